@@ -1,0 +1,1 @@
+"""Visual geo-localization by image retrieval: the models and the steps of the study."""

@@ -1,0 +1,214 @@
+"""The network: a torchvision backbone, GeM pooling and a linear layer make one unit descriptor per image (CosPlace)."""
+
+import hashlib
+import http.client
+import json
+import os
+import socket
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import nn
+
+from vgeo.errors import VgeoError
+
+BACKBONES = {  # name: (constructor, ImageNet weights, channels of the last feature map)
+    "resnet18": (torchvision.models.resnet18, torchvision.models.ResNet18_Weights.IMAGENET1K_V1, 512),
+    "efficientnet_v2_s": (
+        torchvision.models.efficientnet_v2_s, torchvision.models.EfficientNet_V2_S_Weights.IMAGENET1K_V1, 1280
+    ),
+}
+CITY_WEIGHTS = Path(__file__).parent / "weights"
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class L2Norm(nn.Module):
+    """Divides by the L2 norm over dimension 1."""
+
+    def forward(self, x):
+        return F.normalize(x, dim=1)
+
+
+class GeM(nn.Module):
+    """Generalised mean, mean(x^p)^(1/p), p learned: (B, C, H, W) -> (B, C, 1, 1) (Radenovic et al., 2019, eq. 3)."""
+
+    def __init__(self, p=3.0, eps=1e-6):
+        super().__init__()
+        self.p = nn.Parameter(torch.tensor([p]))
+        self.eps = eps
+
+    def forward(self, x):
+        return x.clamp(min=self.eps).pow(self.p).mean(dim=(2, 3), keepdim=True).pow(1 / self.p)
+
+
+class GeoModel(nn.Module):
+    """Backbone and head, with the parameter names of the public CosPlace code; make it with `build`."""
+
+    def __init__(self, backbone_name, net, channels, dim):
+        super().__init__()
+        self.backbone_name = backbone_name
+        self.backbone = nn.Sequential(*list(net.children())[:-2])  # without pooling and classifier
+        self.aggregation = nn.Sequential(L2Norm(), GeM(), nn.Flatten(), nn.Linear(channels, dim), L2Norm())
+
+    def features(self, images):
+        """Feature map (B, C, H / 32, W / 32, rounded up) of float images as `forward` takes them."""
+        return self.backbone(images)
+
+    def forward(self, images):
+        """Descriptors (B, dim), float32 of unit length, of `normalise`d images (B, 3, H, W).
+
+        Under autocast only the backbone runs in the lower precision: descriptors are compared by distances that are
+        small beside its rounding.
+        """
+        features = self.features(images)
+        with torch.autocast(features.device.type, enabled=False):
+            return self.aggregation(features.float())
+
+
+def build(backbone, weights=None, dim=512):
+    """The model for `backbone` ("resnet18" or "efficientnet_v2_s") with descriptors of `dim` numbers, in training mode.
+
+    weights: None, random; "city", the weights that come with the package; "imagenet", torchvision's for the
+    backbone and a random head; or the path of a file that `save_weights` wrote. Raises VgeoError for an unknown
+    backbone, weights that do not fit and ImageNet weights that can be neither found nor downloaded.
+    """
+    if backbone not in BACKBONES:
+        raise VgeoError(f"unknown backbone {backbone!r}: use one of {', '.join(BACKBONES)}")
+    constructor, imagenet, channels = BACKBONES[backbone]
+    net = constructor()
+    if weights == "imagenet":
+        net.load_state_dict(_imagenet_state(imagenet.url))
+    model = GeoModel(backbone, net, channels, dim)
+    if weights == "city":
+        load_weights(model, CITY_WEIGHTS / f"{backbone}.safetensors")
+    elif weights not in (None, "imagenet"):
+        load_weights(model, weights)
+    return model
+
+
+def freeze(model):
+    """Stop the training of the early layers, as CosPlace does: what they learned on ImageNet is kept.
+
+    ResNet18 trains `layer3`, `layer4` and the head; EfficientNetV2-S the last two blocks of `features` and the
+    head. Only the parameters are frozen: as in the original, the frozen layers' BatchNorm goes on updating its
+    statistics in training mode.
+    """
+    frozen = model.backbone[:6] if model.backbone_name == "resnet18" else model.backbone[0][:-2]
+    frozen.requires_grad_(False)
+
+
+def normalise(images):
+    """uint8 images (B, 3, H, W) in RGB, 0 to 255 -> float32 with ImageNet's mean and deviation, on the same device."""
+    if images.dtype != torch.uint8:
+        raise VgeoError(f"images are {images.dtype}, not uint8: normalise them once, from the values 0 to 255")
+    mean, std = (torch.tensor(x, device=images.device).view(3, 1, 1) * 255 for x in (IMAGENET_MEAN, IMAGENET_STD))
+    return images.float().sub_(mean).div_(std)
+
+
+def save_weights(model_or_state, path, recipe, dtype=None):
+    """Write the tensors to `path` (.safetensors) and the recipe, a dict of JSON values, beside it as .json.
+
+    dtype: floating-point tensors are stored as this, for example torch.float16, or as they are. Each file is
+    written beside its place and renamed into it, the recipe first: weights that exist are whole and have a recipe.
+    Raises VgeoError when a value is not finite, in the model or once stored as `dtype`.
+    """
+    path, state = Path(path), {}
+    for name, tensor in _state(model_or_state).items():
+        stored = tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
+        if not stored.isfinite().all():
+            raise VgeoError(f"{path}: not saved: {name} has values that are not finite as {stored.dtype}")
+        state[name] = stored.contiguous()  # safetensors refuses other layouts, such as channels_last
+    _write_atomically(path.with_suffix(".json"), (json.dumps(recipe, indent=2) + "\n").encode())
+    _write_atomically(path, safetensors.torch.save(state))
+
+
+def load_weights(model, path):
+    """Load a file of `save_weights` into the model, in the model's own dtype and on its device.
+
+    Raises VgeoError, in one line, when the file is missing, damaged or of another format, when its names or shapes
+    are not exactly the model's, or when it has values that are not finite. The model is then unchanged.
+    """
+    state, own = _read(path), model.state_dict()
+    faults = {
+        "missing": own.keys() - state.keys(),
+        "unexpected": state.keys() - own.keys(),
+        "another shape": {
+            f"{name} {tuple(state[name].shape)}, not {tuple(own[name].shape)}"
+            for name in own.keys() & state.keys() if state[name].shape != own[name].shape
+        },
+        "not finite": {name for name, tensor in state.items() if not tensor.isfinite().all()},
+    }
+    if any(faults.values()):
+        found = "; ".join(f"{fault}: {_some(names)}" for fault, names in faults.items() if names)
+        name = getattr(model, "backbone_name", type(model).__name__)
+        raise VgeoError(f"{path}: not weights of this {name} ({found}): build the model that they were saved from")
+    model.load_state_dict(state)
+
+
+def weights_hash(source):
+    """SHA-256 (hex) of the names, dtypes, shapes and values in a model, a state dict or a weights file."""
+    state = _read(source) if isinstance(source, (str, Path)) else _state(source)
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _state(model_or_state):
+    """The tensors by name, on the CPU and without gradients."""
+    state = model_or_state.state_dict() if isinstance(model_or_state, nn.Module) else model_or_state
+    return {name: tensor.detach().cpu() for name, tensor in state.items()}
+
+
+def _read(path):
+    try:
+        return safetensors.torch.load_file(path)
+    except FileNotFoundError:
+        raise VgeoError(f"{path}: no such weights file: check the path, or train these weights first") from None
+    except (safetensors.SafetensorError, OSError) as error:
+        raise VgeoError(f"{path}: not a whole safetensors file ({error}): save it again, or fetch it again") from None
+
+
+def _write_atomically(path, content):
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # the same folder, so that the rename is atomic
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _some(names):
+    """The first three names in order, and how many there are more."""
+    names = sorted(names)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _imagenet_state(url):
+    """torchvision's state dict, from its cache or its server."""
+    file = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(20)  # seconds; torch.hub sets none, and would wait for minutes behind a firewall
+    try:
+        return torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
+    except (OSError, http.client.HTTPException) as error:
+        raise VgeoError(
+            f"ImageNet weights not reached ({error}): download {url} on a machine with a network and put it here as "
+            f"{file} (the environment variable TORCH_HOME moves that folder)"
+        ) from None
+    except Exception as error:  # torch.load names no type for a damaged file: RuntimeError, EOFError, UnpicklingError
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise VgeoError(f"{file}: damaged ImageNet weights ({reason}): delete it, or put {url} in its place") from None
+    finally:
+        socket.setdefaulttimeout(timeout)
