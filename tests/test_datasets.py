@@ -91,6 +91,12 @@ def test_a_name_without_heading_and_month_with_jpg_within():
     assert math.isnan(fields["heading"]) and fields["month"] == 0 and fields["pano"] == "00441.jpg"
 
 
+@pytest.mark.parametrize("written, heading", [("-90", 270), ("360", 0), ("359.999999", 0), ("0", 0), ("359.5", 359.5)])
+def test_headings_lie_in_one_turn(written, heading):
+    name = f"@0552400.47@4173551.91@10@S@037.70771@-122.40552@p@@{written}@@@@@@.jpg"
+    assert parse_name(name)["heading"] == heading
+
+
 @pytest.mark.parametrize(
     "old, new, word",
     [
@@ -236,8 +242,9 @@ def test_photos_stand_upright(tmp_path, orientation, turn):
     assert (load_image(tmp_path / "x.png").permute(1, 2, 0).numpy() == upright).all()
     small = load_image(tmp_path / "x.png", 10).permute(1, 2, 0).numpy()
     assert small[2, 2].tolist() == upright[4, 5].tolist() and small[7, 7].tolist() == upright[15, 15].tolist()
-    [(_, batch)] = load_batches([tmp_path / "x.png"], 1, None)
-    assert batch.shape[2:] == upright.shape[:2]
+    Image.fromarray(upright).save(tmp_path / "y.png")
+    [(_, batch)] = load_batches([tmp_path / "x.png", tmp_path / "y.png"], 2, None)  # one size, by the headers too
+    assert torch.equal(batch[0], batch[1])
 
 
 def test_resizing_is_antialiased_also_through_draft(tmp_path):

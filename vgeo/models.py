@@ -80,9 +80,10 @@ def build(backbone, weights=None, dim=512):
     if backbone not in BACKBONES:
         raise VgeoError(f"unknown backbone {backbone!r}: use one of {', '.join(BACKBONES)}")
     constructor, imagenet, channels = BACKBONES[backbone]
+    state = _imagenet_state(imagenet.url) if weights == "imagenet" else None
     net = constructor()
-    if weights == "imagenet":
-        net.load_state_dict(_imagenet_state(imagenet.url))
+    if state:
+        net.load_state_dict(state)
     model = GeoModel(backbone, net, channels, dim)
     if weights == "city":
         load_weights(model, CITY_WEIGHTS / f"{backbone}.safetensors")

@@ -1,0 +1,147 @@
+"""The starting weights: both backbones trained from random weights on daylight streets of quarters that the study never sees."""
+
+import csv
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchvision
+from tqdm.auto import tqdm
+
+from vgeo import augment
+from vgeo.artefacts import Checkpoint, artefact
+from vgeo.city import VERSION, Plan, write_city, write_pretraining
+from vgeo.datasets import cosplace_classes, load_batches, open_retrieval_set, read_images
+from vgeo.describe import describe, device
+from vgeo.losses import AngularMarginLoss, Margin
+from vgeo.metrics import first_hit, recall
+from vgeo.models import CITY_WEIGHTS, build, save_weights, weights_hash
+from vgeo.retrieve import search
+from vgeo.train import batches
+
+STREETS = Plan(size=96, seed=977)  # a seed that no profile uses
+QUARTERS = 60  # 48 classes of 16 images each
+CHECK = Plan(size=96, seed=978, train_districts=0, test_districts=0, test_queries=0, tokyo_districts=0, tokyo_places=0, night_target=0,
+             val_queries=300)  # streets to validate on, San-Francisco-like, never trained on
+CHECK_EVERY = 350  # iterations
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Iterations at one image size. `distil` is the weight of imitating the ResNet18's descriptors against learning the labels."""
+
+    size: int
+    iterations: int
+    batch_size: int
+    lr: float  # of AdamW at the start of the stage, after its warm-up; falls to `lr_end` along a cosine
+    lr_end: float
+    distil: float = 0.0
+
+
+# Small images first: an image of 64 pixels costs a quarter of one of 128. Sized for some tens of minutes on two cores each.
+STAGES = {
+    "resnet18": (Stage(64, 1400, 64, 2e-3, 5e-4), Stage(96, 250, 64, 5e-4, 1e-5)),
+    # from labels alone EfficientNetV2-S learns nothing in this time: it first imitates the ResNet18
+    "efficientnet_v2_s": (Stage(64, 700, 48, 2e-3, 3e-4, distil=1.0), Stage(96, 80, 48, 3e-4, 1e-5, distil=1.0)),
+}
+MARGIN = Margin(s=30, m3=0.2)
+LR_CLASSIFIER = 0.01
+
+
+def imitate(student, teacher):
+    """Cosine distance to the teacher's descriptors plus telling the batch's images apart as the teacher would (temperature 0.07)."""
+    near = (1 - (student * teacher).sum(1)).mean()
+    return near + 0.5 * F.cross_entropy(student @ teacher.T / 0.07, torch.arange(len(student), device=student.device))
+
+
+def pretrain(cache, real=None):
+    """Renders, trains both backbones and writes `weights/<backbone>.safetensors` (fp16), its recipe and `log` beside it.
+
+    cache: folder of the rendered streets and checkpoints. real: a folder with `database` and `queries_v1` of photographs to score beside
+    the city's streets, never trained on.
+    """
+    streets = artefact(cache, "data", {"pretraining": STREETS.__dict__, "quarters": QUARTERS, "version": VERSION},
+                       lambda folder: write_pretraining(STREETS, folder, QUARTERS))
+    check = artefact(cache, "data", {"plan": CHECK.__dict__, "version": VERSION}, lambda folder: write_city(CHECK, folder))
+    checks = {"city": (open_retrieval_set("city", check / "sf-xs/val/queries", check / "sf-xs/val/database"), 96)}
+    if real:
+        checks["real"] = (open_retrieval_set("real", Path(real) / "queries_v1", Path(real) / "database"), 128)
+    # all groups of one cell size: cells lie 50 m apart as rendered
+    table = cosplace_classes(read_images(streets, "pre-training images"))
+    teacher = None
+    for backbone, stages in STAGES.items():
+        folder = Path(cache) / "pretraining" / backbone
+        folder.mkdir(parents=True, exist_ok=True)
+        model = _pretrain(backbone, stages, table, teacher, checks, folder)
+        teacher = model
+
+
+def score(model, checks):
+    """R@1 in percent on each of the sets, {name: (RetrievalSet, image size)}."""
+    result = {}
+    for name, (data, size) in checks.items():
+        found = [describe(model, list(part["path"]), size) for part in (data.database, data.queries)]
+        result[name] = round(recall(first_hit(search(*found, 1)[0], data.positives), 1), 1)
+    return result
+
+
+def _pretrain(backbone, stages, table, teacher, checks, folder):
+    where = device()
+    torch.manual_seed(STREETS.seed)
+    model = build(backbone).to(where, memory_format=torch.channels_last)
+    for module in model.modules():
+        if isinstance(module, torchvision.ops.StochasticDepth):
+            module.p = 0.0  # a network that has learned nothing yet loses too much by it
+    labels, paths = table["label"].to_numpy(), table["path"].to_numpy()
+    criterion = AngularMarginLoss(512, int(labels.max()) + 1, MARGIN).to(where)
+    optimizer = torch.optim.AdamW([{"params": model.parameters(), "weight_decay": 0.02}, {"params": criterion.parameters(), "weight_decay": 0.0}])
+    checkpoint = Checkpoint(folder / "checkpoint.pt", model=model, criterion=criterion, optimizer=optimizer)
+    state = checkpoint.load() or {"iteration": 0, "log": [], "seconds": 0.0}
+    total = sum(stage.iterations for stage in stages)
+    began, first = time.perf_counter() - state["seconds"], 0
+    with tqdm(total=total, initial=state["iteration"], desc=f"pre-training {backbone}", unit=" iterations") as bar:
+        for stage in stages:
+            start, last = max(state["iteration"], first), first + stage.iterations
+            rows = batches(labels, stage.batch_size, start, last, STREETS.seed) if start < last else []
+            for row, (_, images) in zip(rows, load_batches(paths[np.concatenate(rows)] if rows else [], stage.batch_size, STREETS.size)):
+                done = (state["iteration"] - first) / stage.iterations
+                rate = stage.lr_end + (stage.lr - stage.lr_end) * 0.5 * (1 + np.cos(np.pi * done))
+                optimizer.param_groups[0]["lr"] = rate * min(1, (state["iteration"] + 1) / 100)
+                optimizer.param_groups[1]["lr"] = LR_CLASSIFIER * rate / stages[0].lr
+                generator = torch.Generator().manual_seed(STREETS.seed * 1_000_003 + state["iteration"])
+                views = augment.strong(images.to(where), stage.size, generator).contiguous(memory_format=torch.channels_last)
+                model.train()
+                descriptors = model(views)
+                if stage.distil:
+                    with torch.inference_mode():
+                        wanted = teacher.eval()(views)
+                    loss = stage.distil * imitate(descriptors, wanted.clone())
+                else:
+                    loss = criterion(descriptors, torch.from_numpy(labels[row]).to(where))
+                optimizer.zero_grad()
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+                optimizer.step()
+                state["iteration"] += 1
+                state["seconds"] = time.perf_counter() - began
+                bar.update()
+                if state["iteration"] % CHECK_EVERY == 0 or state["iteration"] == total:
+                    state["log"].append({"iteration": state["iteration"], "size": stage.size, "seconds": round(state["seconds"]),
+                                         "loss": round(loss.item(), 4), **score(model, checks)})
+                    checkpoint.save(**state)
+                    tqdm.write(json.dumps(state["log"][-1]))
+            first = last
+    CITY_WEIGHTS.mkdir(exist_ok=True)
+    recipe = {"backbone": backbone, "stages": [stage.__dict__ for stage in stages], "margin": MARGIN.__dict__, "streets": STREETS.__dict__,
+              "quarters": QUARTERS, "images": len(table), "classes": table.attrs["classes"], "iterations": total, "score": state["log"][-1]}
+    save_weights(model, CITY_WEIGHTS / f"{backbone}.safetensors", recipe, torch.float16)
+    with open(CITY_WEIGHTS / f"{backbone}.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, state["log"][0])
+        writer.writeheader()
+        writer.writerows(state["log"])
+    print(f"{backbone}: {state['log'][-1]}, weights {weights_hash(CITY_WEIGHTS / f'{backbone}.safetensors')[:16]}")
+    return model
