@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -32,14 +33,21 @@ def artefact(root, step, recipe, make, resumes=False):
         if work.exists() and not resumes:
             shutil.rmtree(work)
         work.mkdir(parents=True, exist_ok=True)
+        start = time.perf_counter()
         make(work)
         (work / "recipe.json").write_text(json.dumps(recipe, indent=2, sort_keys=True) + "\n")
+        (work / "seconds").write_text(f"{time.perf_counter() - start:.2f}\n")
         os.replace(work, final)
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
         raise VgeoError(f"{work}: can't be written ({error.strerror}): free some space, or make the folder writable") from error
     return final
+
+
+def seconds(folder):
+    """Wall time that an artefact's last, uninterrupted stretch took."""
+    return float((folder / "seconds").read_text())
 
 
 class Checkpoint:

@@ -1,0 +1,43 @@
+"""The command line: `python -m vgeo --help`."""
+
+import argparse
+import sys
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser("vgeo", description="Visual geo-localization: the study, its data and its starting weights.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="execute every notebook of the study for a profile")
+    data = commands.add_parser("data", help="render or check a profile's data sets and say what they are")
+    for command in (run, data):
+        command.add_argument("profile", choices=("smoke", "city", "paper"))
+        command.add_argument("--data", metavar="FOLDER", help="a folder with sf-xs, tokyo-xs and tokyo-night instead of the rendered city")
+    run.add_argument("--image-size", type=int, metavar="N", help="pixels of the square images instead of the profile's")
+    pretrain = commands.add_parser("pretrain", help="train the starting weights in vgeo/weights again, from nothing")
+    pretrain.add_argument("--real", metavar="FOLDER", help="photographs to score on as well: a folder with database and queries_v1")
+    options = parser.parse_args(arguments)
+
+    from vgeo.errors import VgeoError  # what follows takes seconds to import: not before the arguments are right
+
+    try:
+        if options.command == "run":
+            from vgeo.run import run_study
+
+            run_study(options.profile, options.data, options.image_size)
+        elif options.command == "data":
+            from vgeo.study import Study
+
+            print("\n".join(Study(options.profile, options.data).identities().values()))
+        else:
+            from vgeo.pretrain import pretrain
+            from vgeo.profiles import ROOT
+
+            pretrain(ROOT / "results" / "cache", options.real)
+    except VgeoError as error:
+        sys.exit(f"vgeo: {error}")
+    except KeyboardInterrupt:
+        sys.exit("vgeo: stopped; the same command goes on from here")
+
+
+if __name__ == "__main__":
+    main()

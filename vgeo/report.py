@@ -1,0 +1,155 @@
+"""Tables and figures: ours beside the published value, with a 95 % interval and the number of queries."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+
+from vgeo.datasets import RetrievalSet, load_image
+from vgeo.metrics import interval, recall
+
+COLUMNS = ["table", "condition", "dataset", "metric", "value", "ci_low", "ci_high", "queries", "published"]
+RIGHT, WRONG = "#0072B2", "#D55E00"  # of the colour-blind safe palette
+
+
+def published(table):
+    """The report's cells of one table: condition, dataset, metric, value in percent."""
+    cells = pd.read_csv(Path(__file__).parent / "data" / "report_tables.csv")
+    return cells[cells["table"] == table].drop(columns="table").reset_index(drop=True)
+
+
+def cells(table, condition, dataset, result, recalls=(1, 5)):
+    """Long-form rows (COLUMNS) of one model on one data set; an absent data set, a str for a result, has no values."""
+    rows = []
+    known = published(table).set_index(["condition", "dataset", "metric"])["value"]
+    for n in recalls:
+        row = {"table": table, "condition": condition, "dataset": dataset, "metric": f"R@{n}", "published": known.get((condition, dataset, f"R@{n}"))}
+        if not isinstance(result, str):
+            low, high = interval(result.right(n))
+            row |= {"value": recall(result.first_hit, n), "ci_low": low, "ci_high": high, "queries": len(result.first_hit)}
+        rows.append(row)
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"queries": "Int64"})
+
+
+def wide(table, reasons=None):
+    """A long table as one reads it: a row per condition, a column per data set and metric, `ours (interval) | published`, best in bold.
+
+    reasons: {data set: why it is absent}, shown in its column.
+    """
+    grid = {}
+    best = table.groupby(["dataset", "metric"])["value"].max()
+    for row in table.itertuples():
+        name = f"{row.dataset} {row.metric}" + (f" (n = {row.queries})" if pd.notna(row.queries) else "")
+        if pd.isna(row.value):
+            text = (reasons or {}).get(row.dataset, "no data")
+        else:
+            text = f"{row.value:.1f}"
+            text = f"**{text}**" if np.isclose(row.value, best[row.dataset, row.metric]) else text
+            text += f" ({row.ci_low:.1f}–{row.ci_high:.1f})"
+        if pd.notna(row.published):
+            text += f" | {row.published:.1f}"
+        grid.setdefault(name, {})[row.condition] = text
+    return pd.DataFrame(grid)
+
+
+def write_table(folder, name, table, title, reasons=None):
+    """`tables/<name>.csv` (long form) and `.md` (as read) under the results folder."""
+    folder = Path(folder) / "tables"
+    folder.mkdir(parents=True, exist_ok=True)
+    table.round({"value": 2, "ci_low": 2, "ci_high": 2}).to_csv(folder / f"{name}.csv", index=False)
+    view = wide(table, reasons)
+    head = ["", *view.columns]
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    lines += ["| " + " | ".join([condition, *(text.replace(" | ", " / ") for text in row)]) + " |" for condition, row in zip(view.index, view.to_numpy())]
+    note = "Ours in percent (95 % interval) / published; best of each column in bold; n queries."
+    (folder / f"{name}.md").write_text(f"# {title}\n\n" + "\n".join(lines) + f"\n\n{note}\n")
+
+
+def write_figure(folder, name, figure):
+    """`figures/<name>.png` and `.svg` under the results folder."""
+    folder = Path(folder) / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / f"{name}.png", dpi=130, bbox_inches="tight", metadata={"Software": None})
+    figure.savefig(folder / f"{name}.svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
+
+
+def style():
+    """One look for all figures."""
+    sns.set_theme(context="notebook", style="whitegrid", palette="colorblind", rc={"svg.hashsalt": "vgeo", "figure.dpi": 90})
+
+
+# ---- figures that more than one notebook draws -----------------------------------------------------------------------------------
+
+def compare_recalls(table, title):
+    """Each condition's recalls with intervals, a panel per data set; published values as open diamonds."""
+    present = [d for d in table["dataset"].unique() if table[table["dataset"] == d]["value"].notna().any()]
+    metrics, conditions = list(table["metric"].unique()), list(table["condition"].unique())
+    figure, axes = plt.subplots(1, len(present), figsize=(3.6 * len(present) + 1.4, 1.2 + 0.62 * len(conditions)), sharey=True, squeeze=False)
+    colours = sns.color_palette("colorblind")
+    for axis, dataset in zip(axes[0], present):
+        for m, metric in enumerate(metrics):
+            part = table[(table["dataset"] == dataset) & (table["metric"] == metric)].set_index("condition").loc[conditions]
+            y = np.arange(len(conditions)) + 0.16 * (m - (len(metrics) - 1) / 2)
+            spread = np.abs(part[["ci_low", "ci_high"]].to_numpy(float).T - part["value"].to_numpy(float))
+            axis.errorbar(part["value"], y, xerr=spread, fmt="o", color=colours[m], capsize=3, label=f"{metric}, ours")
+            axis.plot(part["published"], y, "D", mfc="none", color=colours[m], alpha=0.7, label=f"{metric}, published")
+        axis.set(title=f"{dataset} (n = {int(part['queries'].max())})", xlabel="recall, %", xlim=(0, 100))
+        axis.set_yticks(range(len(conditions)), conditions)
+    axes[0, 0].set_ylim(len(conditions) - 0.5, -0.5)
+    figure.suptitle(title)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=4, frameon=False)
+    figure.tight_layout()
+    return figure
+
+
+def gallery(result, queries, title, n=5):
+    """Queries (rows of the result) with their first n predictions, right ones framed in blue, wrong ones dashed in orange."""
+    data = result.data
+    figure, axes = plt.subplots(len(queries), n + 1, figsize=(1.5 * (n + 1), 1.62 * len(queries) + 0.4), squeeze=False)
+    for row, query in zip(axes, queries):
+        found = result.predictions[query, :n]
+        images = [data.queries["path"].iloc[query], *data.database["path"].iloc[found]]
+        for k, (axis, path) in enumerate(zip(row, images)):
+            axis.imshow(load_image(path).permute(1, 2, 0))
+            axis.set(xticks=[], yticks=[])
+            right = k and found[k - 1] in data.positives[query]
+            for spine in axis.spines.values():
+                spine.set(visible=bool(k), color=RIGHT if right else WRONG, linewidth=3, linestyle="-" if right else "--")
+            if k:
+                axis.set_xlabel(f"{result.distances[query, k - 1]:.2f} " + ("right" if right else "wrong"), fontsize=7, labelpad=2)
+    for k, axis in enumerate(axes[0]):
+        axis.set_title("query" if k == 0 else str(k), fontsize=9)
+    figure.suptitle(title)
+    figure.tight_layout()
+    return figure
+
+
+def learning_curve(logs, title):
+    """Training loss and validation R@1 against iterations of {condition: log table}."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
+    for condition, log in logs.items():
+        left.plot(log["iteration"], log["loss"], marker=".", label=condition)
+        epochs = log.dropna(subset="val_R@1")
+        right.plot(epochs["iteration"], epochs["val_R@1"], marker="o", label=condition)
+    left.set(xlabel="iteration", ylabel="training loss", ylim=(0, None))
+    right.set(xlabel="iteration", ylabel="validation R@1, %")
+    left.legend()
+    figure.suptitle(title)
+    figure.tight_layout()
+    return figure
+
+
+def data_map(name, data):
+    """Database and query positions in metres from the south-west corner; a str for absent data gives None."""
+    if not isinstance(data, RetrievalSet):
+        return None
+    corner = data.database[["utm_east", "utm_north"]].min()
+    figure, axis = plt.subplots(figsize=(8, 3.4))
+    for table, label, look in ((data.database, "database", dict(s=4, color="0.6")), (data.queries, "queries", dict(s=12, color=RIGHT, marker="x", linewidth=1))):
+        axis.scatter(table["utm_east"] - corner["utm_east"], table["utm_north"] - corner["utm_north"], label=f"{label} ({len(table)})", **look)
+    axis.set(title=f"{name}: where the photos were taken", xlabel="metres east", ylabel="metres north", aspect="equal")
+    axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+    figure.tight_layout()
+    return figure

@@ -1,0 +1,60 @@
+"""Executes the numbered notebooks with papermill, and fails where papermill would not."""
+
+import time
+from pathlib import Path
+
+import nbformat
+import papermill
+from papermill.exceptions import PapermillExecutionError
+
+from vgeo.errors import VgeoError
+from vgeo.profiles import ROOT
+from vgeo.study import Study
+
+
+def execute(notebook, output, parameters, results):
+    """Runs a notebook file with the parameters and stores it executed at `output`.
+
+    Its metadata name what it must leave: `{"vgeo": {"results": ["tables/table_01.csv", ...]}}`, under the folder `results`. Raises VgeoError
+    for a parameter the notebook does not have, an error in a cell (the message alone where it is a VgeoError), a cell that never ran and
+    a result that is missing or older than this run.
+    """
+    notebook, output = Path(notebook), Path(output)
+    known = papermill.inspect_notebook(str(notebook))
+    for name in parameters:
+        if name not in known:
+            raise VgeoError(f"{notebook.name}: has no parameter {name!r}, only {', '.join(known) or 'none'}: correct the name")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    began = time.time()
+    try:
+        papermill.execute_notebook(str(notebook), str(output), parameters, cwd=str(notebook.parent), progress_bar=False, log_output=False)
+    except PapermillExecutionError as error:
+        if error.ename == "VgeoError":
+            raise VgeoError(error.evalue) from None
+        raise VgeoError(f"{notebook.name}: cell {error.exec_count} failed with {error.ename}: {error.evalue} (the whole trace is in {output})") from None
+    executed = nbformat.read(output, as_version=4)
+    for number, cell in enumerate(executed.cells):
+        if cell.cell_type == "code" and cell.source.strip():
+            stopped = any(out.output_type == "error" for out in cell.outputs)  # SystemExit stops a cell, and papermill lets it pass
+            if cell.execution_count is None or stopped:
+                raise VgeoError(f"{notebook.name}: cell {number} never ran to its end: see {output}")
+    for name in executed.metadata.get("vgeo", {}).get("results", []):
+        made = Path(results) / name
+        if not made.exists() or made.stat().st_mtime < began - 2:
+            raise VgeoError(f"{notebook.name}: did not make {made}: see {output}")
+    return executed
+
+
+def run_study(profile, data=None, image_size=None):
+    """Every notebook of `notebooks/` in order for a profile; prints a line for each and where the results lie."""
+    study = Study(profile, data, image_size)
+    parameters = {"profile": profile, "data": str(study.data_folder) if data else None, "image_size": image_size}
+    began = time.perf_counter()
+    for notebook in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
+        start = time.perf_counter()
+        print(f"{notebook.stem} ...", flush=True)
+        execute(notebook, study.results / "notebooks" / notebook.name, parameters, study.results)
+        print(f"{notebook.stem}: {time.perf_counter() - start:.0f} s", flush=True)
+    for table in sorted((study.results / "tables").glob("table_*.md")):
+        print("\n" + table.read_text())
+    print(f"done in {(time.perf_counter() - began) / 60:.1f} minutes; tables, figures and notebooks are in {study.results}")
