@@ -10,7 +10,7 @@ def main(arguments=None):
     run = commands.add_parser("run", help="execute every notebook of the study for a profile")
     data = commands.add_parser("data", help="render or check a profile's data sets and say what they are")
     for command in (run, data):
-        command.add_argument("profile", choices=("smoke", "city", "paper"))
+        command.add_argument("profile", help="smoke, city or paper")
         command.add_argument("--data", metavar="FOLDER", help="a folder with sf-xs, tokyo-xs and tokyo-night instead of the rendered city")
     run.add_argument("--image-size", type=int, metavar="N", help="pixels of the square images instead of the profile's")
     pretrain = commands.add_parser("pretrain", help="train the starting weights in vgeo/weights again, from nothing")

@@ -61,19 +61,23 @@ def original(images, size, generator):
     return _normalised(resized_crop(images, size, generator))
 
 
-def strong(images, size, generator):
-    """For the starting weights: beyond `original`, gamma, grey, lost resolution, sensor noise, occluders and a tilt."""
+def strong(images, size, generator, strength=1.0):
+    """For the starting weights: beyond `original`, gamma, grey, lost resolution, sensor noise, occluders and a tilt.
+
+    strength in 0..1: 0 is a small crop and a slight jitter, 1 is everything.
+    """
     b, device = len(images), images.device
 
     def uniform(low, high, *shape):
         return (low + (high - low) * torch.rand(b, *shape, generator=generator)).to(device)
 
     def some(share):
-        return (torch.rand(b, generator=generator) < share).to(device)
+        return (torch.rand(b, generator=generator) < share * strength).to(device)
 
-    images = resized_crop(images.float().div_(255), size, generator, area=0.3, tilt=0.12)
-    images = torch.where(some(0.5)[:, None, None, None], images.clamp(1e-3, 1) ** torch.exp(uniform(-0.8, 0.9, 1, 1, 1)), images)
-    images = jitter(images, generator, 0.7, 0.5)
+    images = resized_crop(images.float().div_(255), size, generator, area=0.75 - 0.45 * strength, tilt=0.04 + 0.08 * strength)
+    gamma = torch.exp(uniform(-0.8, 0.9, 1, 1, 1))
+    images = torch.where(some(0.5)[:, None, None, None], images.clamp(1e-3, 1) ** gamma, images)
+    images = jitter(images, generator, 0.25 + 0.45 * strength, 0.03 + 0.47 * strength**2)
     grey = images.mean(1, keepdim=True).expand_as(images)
     images = torch.where(some(0.25)[:, None, None, None], grey, images)
     coarse = F.interpolate(images, scale_factor=float(0.35 + 0.4 * torch.rand((), generator=generator)), mode="area")
@@ -81,8 +85,8 @@ def strong(images, size, generator):
     images = torch.where(some(0.25)[:, None, None, None], coarse, images)
     y, x = torch.arange(size, device=device)[:, None], torch.arange(size, device=device)[None]
     for share in (0.5, 0.3):  # occluders: boxes of one colour
-        side, x0, y0 = uniform(0.1, 0.45, 2) * size, uniform(-0.1, 0.95) * size, uniform(-0.1, 0.95) * size
-        box = (x >= x0[:, None, None]) & (x < (x0 + side[:, 0])[:, None, None]) & (y >= y0[:, None, None]) & (y < (y0 + side[:, 1])[:, None, None])
+        side, x0, y0 = uniform(0.1, 0.45, 2) * size, uniform(-0.1, 0.95)[:, None, None] * size, uniform(-0.1, 0.95)[:, None, None] * size
+        box = (x >= x0) & (x < x0 + side[:, :1, None]) & (y >= y0) & (y < y0 + side[:, 1:, None])
         images = torch.where((box & some(share)[:, None, None])[:, None], uniform(0, 1, 3)[:, :, None, None], images)
     noise = torch.randn(images.shape, generator=generator).to(device)
     images = images + noise * (some(0.6) * uniform(0, 0.09))[:, None, None, None]

@@ -27,35 +27,63 @@ STREETS = Plan(size=96, seed=977)  # a seed that no profile uses
 QUARTERS = 60  # 48 classes of 16 images each
 CHECK = Plan(size=96, seed=978, train_districts=0, test_districts=0, test_queries=0, tokyo_districts=0, tokyo_places=0, night_target=0,
              val_queries=300)  # streets to validate on, San-Francisco-like, never trained on
-CHECK_EVERY = 350  # iterations
+CHECK_EVERY = 300  # iterations
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Iterations at one image size. `distil` is the weight of imitating the ResNet18's descriptors against learning the labels."""
+    """Iterations at one image size, in pixels; AdamW's rate falls from lr to lr_end along a cosine, the augmentation's strength rises."""
 
     size: int
     iterations: int
     batch_size: int
-    lr: float  # of AdamW at the start of the stage, after its warm-up; falls to `lr_end` along a cosine
+    lr: float
     lr_end: float
-    distil: float = 0.0
+    strength: tuple  # of `augment.strong`, at the stage's start and end
 
 
 # Small images first: an image of 64 pixels costs a quarter of one of 128. Sized for some tens of minutes on two cores each.
 STAGES = {
-    "resnet18": (Stage(64, 1400, 64, 2e-3, 5e-4), Stage(96, 250, 64, 5e-4, 1e-5)),
-    # from labels alone EfficientNetV2-S learns nothing in this time: it first imitates the ResNet18
-    "efficientnet_v2_s": (Stage(64, 700, 48, 2e-3, 3e-4, distil=1.0), Stage(96, 80, 48, 3e-4, 1e-5, distil=1.0)),
+    "resnet18": (Stage(64, 1100, 64, 4e-4, 2e-4, (0.0, 0.6)), Stage(96, 200, 64, 2e-4, 1e-5, (0.4, 0.6))),
+    # from labels alone EfficientNetV2-S learns nothing in this time: it imitates the ResNet18
+    "efficientnet_v2_s": (Stage(64, 700, 48, 1e-3, 1e-4, (0.0, 1.0)),),
 }
-MARGIN = Margin(s=30, m3=0.2)
-LR_CLASSIFIER = 0.01
+MARGIN = Margin(s=20)  # no margin: a network that knows nothing yet does not get past one
+LR_CLASSIFIER = 2.0  # times the model's rate
+TEMPERATURE = 0.1
 
 
-def imitate(student, teacher):
-    """Cosine distance to the teacher's descriptors plus telling the batch's images apart as the teacher would (temperature 0.07)."""
-    near = (1 - (student * teacher).sum(1)).mean()
-    return near + 0.5 * F.cross_entropy(student @ teacher.T / 0.07, torch.arange(len(student), device=student.device))
+def pairs(labels, batch_size, first, last, seed):
+    """Rows of iterations first to last - 1: two images each of batch_size / 2 classes, the second ones in the second half."""
+    order = np.argsort(labels, kind="stable")
+    start = np.searchsorted(labels[order], np.arange(labels.max() + 2))
+    rows = []
+    for iteration, row in enumerate(batches(labels, batch_size // 2, first, last, seed), first):
+        pick = np.random.default_rng([seed, 2, iteration]).random(len(row))
+        rows.append(np.concatenate([row, order[start[labels[row]] + (pick * np.diff(start)[labels[row]]).astype(int)]]))
+    return rows
+
+
+def tell_apart(descriptors, others):
+    """InfoNCE: each descriptor should be nearest to its own counterpart among the batch's (van den Oord et al., 2018, eq. 4)."""
+    return F.cross_entropy(descriptors @ others.T / TEMPERATURE, torch.arange(len(descriptors), device=descriptors.device))
+
+
+def add_neck(model):
+    """Puts a BatchNorm before the head's linear layer: random weights describe all images nearly alike, and it spreads them."""
+    head = model.aggregation
+    model.aggregation = torch.nn.Sequential(*head[:3], torch.nn.BatchNorm1d(head[3].in_features), *head[3:]).to(head[3].weight.device)
+
+
+def fold_neck(model):
+    """Takes the BatchNorm out again and into the linear layer: in evaluation mode the same function, with CosPlace's own head."""
+    head = model.aggregation
+    neck, linear = head[3], head[4]
+    with torch.no_grad():
+        scale = neck.weight / torch.sqrt(neck.running_var + neck.eps)
+        linear.bias += linear.weight @ (neck.bias - scale * neck.running_mean)
+        linear.weight *= scale
+    model.aggregation = torch.nn.Sequential(*head[:3], *head[4:])
 
 
 def pretrain(cache, real=None):
@@ -98,30 +126,35 @@ def _pretrain(backbone, stages, table, teacher, checks, folder):
             module.p = 0.0  # a network that has learned nothing yet loses too much by it
     labels, paths = table["label"].to_numpy(), table["path"].to_numpy()
     criterion = AngularMarginLoss(512, int(labels.max()) + 1, MARGIN).to(where)
+    add_neck(model)
     optimizer = torch.optim.AdamW([{"params": model.parameters(), "weight_decay": 0.02}, {"params": criterion.parameters(), "weight_decay": 0.0}])
     checkpoint = Checkpoint(folder / "checkpoint.pt", model=model, criterion=criterion, optimizer=optimizer)
     state = checkpoint.load() or {"iteration": 0, "log": [], "seconds": 0.0}
     total = sum(stage.iterations for stage in stages)
-    began, first = time.perf_counter() - state["seconds"], 0
+    began, first, losses = time.perf_counter() - state["seconds"], 0, []
     with tqdm(total=total, initial=state["iteration"], desc=f"pre-training {backbone}", unit=" iterations") as bar:
         for stage in stages:
             start, last = max(state["iteration"], first), first + stage.iterations
-            rows = batches(labels, stage.batch_size, start, last, STREETS.seed) if start < last else []
+            rows = pairs(labels, stage.batch_size, start, last, STREETS.seed) if start < last else []
             for row, (_, images) in zip(rows, load_batches(paths[np.concatenate(rows)] if rows else [], stage.batch_size, STREETS.size)):
                 done = (state["iteration"] - first) / stage.iterations
                 rate = stage.lr_end + (stage.lr - stage.lr_end) * 0.5 * (1 + np.cos(np.pi * done))
-                optimizer.param_groups[0]["lr"] = rate * min(1, (state["iteration"] + 1) / 100)
-                optimizer.param_groups[1]["lr"] = LR_CLASSIFIER * rate / stages[0].lr
+                rate *= min(1, (state["iteration"] + 1) / 50)
+                optimizer.param_groups[0]["lr"], optimizer.param_groups[1]["lr"] = rate, LR_CLASSIFIER * rate
                 generator = torch.Generator().manual_seed(STREETS.seed * 1_000_003 + state["iteration"])
-                views = augment.strong(images.to(where), stage.size, generator).contiguous(memory_format=torch.channels_last)
+                strength = stage.strength[0] + (stage.strength[1] - stage.strength[0]) * done
+                views = augment.strong(images.to(where), stage.size, generator, strength).contiguous(memory_format=torch.channels_last)
                 model.train()
                 descriptors = model(views)
-                if stage.distil:
-                    with torch.inference_mode():
+                if teacher:
+                    with torch.no_grad():
                         wanted = teacher.eval()(views)
-                    loss = stage.distil * imitate(descriptors, wanted.clone())
+                    # the direction itself, and telling the batch's images apart as the teacher would
+                    loss = (1 - (descriptors * wanted).sum(1)).mean() + 0.5 * tell_apart(descriptors, wanted)
                 else:
-                    loss = criterion(descriptors, torch.from_numpy(labels[row]).to(where))
+                    one, two = descriptors.chunk(2)
+                    loss = 0.5 * criterion(descriptors, torch.from_numpy(labels[row]).to(where)) + tell_apart(one, two)
+                losses.append(loss.item())
                 optimizer.zero_grad()
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -131,10 +164,12 @@ def _pretrain(backbone, stages, table, teacher, checks, folder):
                 bar.update()
                 if state["iteration"] % CHECK_EVERY == 0 or state["iteration"] == total:
                     state["log"].append({"iteration": state["iteration"], "size": stage.size, "seconds": round(state["seconds"]),
-                                         "loss": round(loss.item(), 4), **score(model, checks)})
+                                         "loss": round(float(np.mean(losses)), 3), **score(model, checks)})
+                    losses = []
                     checkpoint.save(**state)
                     tqdm.write(json.dumps(state["log"][-1]))
             first = last
+    fold_neck(model)
     CITY_WEIGHTS.mkdir(exist_ok=True)
     recipe = {"backbone": backbone, "stages": [stage.__dict__ for stage in stages], "margin": MARGIN.__dict__, "streets": STREETS.__dict__,
               "quarters": QUARTERS, "images": len(table), "classes": table.attrs["classes"], "iterations": total, "score": state["log"][-1]}

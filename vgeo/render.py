@@ -1,11 +1,13 @@
 """Ray casting of a street scene into one photo: vertical walls, ground, sky and vertical sprites.
 
-World axes: x east, y north, z up, metres. Every visible surface is a vertical rectangle or the ground plane, so two photos of one
-facade are related by a true homography. Colours are linear (the square of the stored 8-bit value, a cheap gamma of 2).
+World axes: x east, y north, z up, metres. Every visible surface is a vertical rectangle or the ground plane, so two
+photos of one facade are related by a true homography. Colours are linear (the square of the stored 8-bit value, a
+cheap gamma of 2).
 """
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numba import njit
 
@@ -16,7 +18,10 @@ NEAR = 0.3  # metres: nothing nearer is drawn
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera: position in metres, angles in degrees (heading clockwise from north), `fov` the horizontal field of view."""
+    """A pinhole camera: position in metres, angles in degrees, `fov` the horizontal field of view, `size` in pixels.
+
+    heading is clockwise from north, pitch looks up, roll turns the camera counter-clockwise (the scene clockwise).
+    """
 
     x: float
     y: float
@@ -36,7 +41,10 @@ class Camera:
         return np.stack([right * np.cos(r) + up * np.sin(r), up * np.cos(r) - right * np.sin(r), forward])
 
     def project(self, points):
-        """Pixel coordinates (..., 2) of world points (..., 3), pixel centres at half integers; the points must lie in front."""
+        """Pixel coordinates (..., 2), column and row, of world points (..., 3), which must lie in front.
+
+        The centre of the first pixel is (0.5, 0.5).
+        """
         local = (np.asarray(points, float) - [self.x, self.y, self.z]) @ self.axes().T
         half = np.tan(np.radians(self.fov) / 2)
         plane = local[..., :2] / local[..., 2:] / half
@@ -51,24 +59,24 @@ class Textures:
 
     def add(self, image):
         """Adds a uint8 (H, W, 4) image, row 0 at the top; returns its number."""
-        import cv2
-
         levels = []
         for _ in range(6):
             levels.append((self.length, image.shape[0], image.shape[1]))
             self.data.append(image.ravel())
             self.length += image.size
-            image = cv2.resize(image, (max(1, image.shape[1] // 2), max(1, image.shape[0] // 2)), interpolation=cv2.INTER_AREA)
+            half = max(1, image.shape[1] // 2), max(1, image.shape[0] // 2)
+            image = cv2.resize(image, half, interpolation=cv2.INTER_AREA)
         self.table.append(levels)
         return len(self.table) - 1
 
     def packed(self):
+        """All texels, uint8 (n,), and int64 (images, levels, 3): where each level starts, its height and width."""
         return np.concatenate(self.data), np.array(self.table, np.int64)
 
 
 @njit(cache=True, inline="always")
 def _texel(data, start, height, width, u, v, out):
-    """Bilinear sample at u (0 left to 1 right), v (0 bottom to 1 top), clamped at the border; out gets 4 values in 0..255."""
+    """Bilinear sample at u (0 left to 1 right), v (0 bottom to 1 top), clamped; out gets 4 values in 0..255."""
     x = min(max(u * width - 0.5, 0.0), width - 1.0)
     y = min(max((1.0 - v) * height - 0.5, 0.0), height - 1.0)
     x0, y0 = int(x), int(y)
@@ -102,7 +110,7 @@ def _hash(a, b, c):
 
 @njit(cache=True)
 def _layers(walls, cx, cy, heading, reach, bins):
-    """Numbers of the nearest MAX_LAYERS walls along each azimuth bin from -reach to +reach around the heading; -1 where fewer."""
+    """The nearest MAX_LAYERS walls in each azimuth bin from -reach to reach off the heading; -1 where fewer."""
     index = np.full((bins, MAX_LAYERS), -1, np.int32)
     depth = np.full((bins, MAX_LAYERS), np.inf, np.float32)
     for w in range(walls.shape[0]):
@@ -112,8 +120,10 @@ def _layers(walls, cx, cy, heading, reach, bins):
         t1 = np.arctan2(bx, by) - heading
         t1 -= 2 * np.pi * np.round(t1 / (2 * np.pi))
         lo, hi = min(t0, t1), max(t0, t1)
-        if hi - lo > np.pi:  # the wall crosses the direction behind the camera
-            continue
+        if hi - lo > np.pi:  # the wall passes behind the camera, and may end in view
+            if hi > reach and lo < -reach:
+                continue
+            lo, hi = -reach, reach
         if hi < -reach or lo > reach:
             continue
         first = max(0, int((lo + reach) / (2 * reach) * bins) - 1)
@@ -148,9 +158,17 @@ def _street(p, half, spacing, count):
 
 
 @njit(cache=True)
-def render(size, axes, position, heading, half_fov, walls, wall_texture, data, table, noise, half_x, half_y, spacing, light, lamps, seed,
-           epoch, sprites, sprite_texture, image):
-    """Fills image, float32 (size, size, 3), linear. See `city.Light` for `light`, `city.District` for walls and sprites."""
+def render(size, axes, position, heading, half_fov, walls, wall_texture, data, table, noise, half_x, half_y, spacing,
+           light, lamps, seed, epoch, sprites, sprite_texture, image):
+    """Fills image, float32 (size, size, 3) RGB, with linear light; metres and radians.
+
+    axes, position, heading, half_fov: the camera (`Camera.axes`; position (3,)). data, table: `Textures.packed`.
+    walls (n, 10): x, y of the left and right end as seen from outside, height, window spacing, storey height, height of
+    the ground floor, house number, how tall the houses opposite are (0..1). wall_texture, sprite_texture: int64 (n,).
+    noise: a square `paint.cloud_noise` tile. half_x, half_y, spacing: half widths of the streets, their distance.
+    light: `city.Light.vector`. lamps (n, 7): x, y, z, power, RGB. seed: of clouds and lit windows; epoch: the year.
+    sprites (n, 8), far ones first: x, y, half width as a vector (x, y), lowest and highest z, glow, share of the sun.
+    """
     reach = min(np.pi * 0.6, half_fov * 1.45 + 0.15)
     bins = size * BINS_PER_PIXEL
     layers = _layers(walls, position[0], position[1], heading, reach, bins)
@@ -196,14 +214,15 @@ def render(size, axes, position, heading, half_fov, walls, wall_texture, data, t
                 height = walls[w, 4]
                 ex, ey = walls[w, 2] - walls[w, 0], walls[w, 3] - walls[w, 1]
                 length = np.hypot(ex, ey)
-                nx, ny = ey / length, -ex / length  # towards the street: a wall runs from left to right as seen from there
+                nx, ny = ey / length, -ex / length  # towards the street
                 flat = np.hypot(dx, dy)
                 facing = max(abs(dx * nx + dy * ny) / flat, 0.08)
                 number = wall_texture[w]
                 texels = table[number, 0, 1] / height
                 step = t * pixel * texels / np.sqrt(facing)
                 level = min(max(int(np.floor(np.log2(max(step, 1.0)) + 0.5)), 0), 5)
-                _texel(data, table[number, level, 0], table[number, level, 1], table[number, level, 2], hit_s, z / height, sample)
+                start, rows, cols = table[number, level, 0], table[number, level, 1], table[number, level, 2]
+                _texel(data, start, rows, cols, hit_s, z / height, sample)
                 tint = 0.82 + 0.3 * _hash(int(walls[w, 8]), epoch // 4, 5)
                 r, g, bl = (sample[0] / 255) ** 2 * tint, (sample[1] / 255) ** 2 * tint, (sample[2] / 255) ** 2 * tint
                 px, py = position[0] + t * dx, position[1] + t * dy
@@ -215,7 +234,9 @@ def render(size, axes, position, heading, half_fov, walls, wall_texture, data, t
                     edge = 6.0 + 11.0 * _hash(along, int(walls[w, 9] * 50), 9) - ahead * sun_z / sun_flat
                     sun *= min(max((z - edge) / 0.6 + 0.5, 0.0), 1.0)
                 sky = 0.55 + 0.45 * min(z / 9.0, 1.0)  # less sky is seen from low on the wall
-                lr, lg, lb = light[0] * sky + light[3] * sun, light[1] * sky + light[4] * sun, light[2] * sky + light[5] * sun
+                lr = light[0] * sky + light[3] * sun
+                lg = light[1] * sky + light[4] * sun
+                lb = light[2] * sky + light[5] * sun
                 if lamp > 0:
                     for q in range(lamps.shape[0]):
                         lx, ly, lz = lamps[q, 0] - px, lamps[q, 1] - py, lamps[q, 2] - z
@@ -235,7 +256,9 @@ def render(size, axes, position, heading, half_fov, walls, wall_texture, data, t
                         warm = _hash(cu, cz + 3, int(walls[w, 8]))
                         glow = (0.35 + 0.65 * h / chance) * sample[3] / 255 * light[19]
                         inside = 0.5 + 0.5 * (sample[0] + sample[1] + sample[2]) / 500
-                        r, g, bl = r + glow * inside, g + glow * inside * (0.62 + 0.3 * warm), bl + glow * inside * (0.25 + 0.65 * warm)
+                        r += glow * inside
+                        g += glow * inside * (0.62 + 0.3 * warm)
+                        bl += glow * inside * (0.25 + 0.65 * warm)
                 depth[row, col] = t
                 fog = 1 - np.exp(-t * flat * haze)
                 r, g, bl = r + (light[12] - r) * fog, g + (light[13] - g) * fog, bl + (light[14] - bl) * fog
@@ -265,7 +288,7 @@ def render(size, axes, position, heading, half_fov, walls, wall_texture, data, t
                     r, g, bl = v, v, v * 1.03
                 else:
                     v = 0.2 + 0.08 * patch + 0.06 * (grain - 0.5)
-                    slab = _hash(ix, iy, 3) * 1.0 + 0.8
+                    slab = _hash(ix, iy, 3) + 0.8  # metres
                     if (px % slab) < 0.05 or (py % slab) < 0.05:
                         v *= 0.75
                     if min(abs(east - (wx - pave)), abs(north - (wy - pave))) < 0.2:
@@ -275,7 +298,9 @@ def render(size, axes, position, heading, half_fov, walls, wall_texture, data, t
                 if sun > 0:
                     shade = _noise(noise, px * 0.11 + ix * 17, py * 0.11 + iy * 5)
                     sun *= min(max((shade - 0.5 + sun_z * 0.35) * 6, 0.0), 1.0)
-                lr, lg, lb = light[0] * 0.85 + light[3] * sun, light[1] * 0.85 + light[4] * sun, light[2] * 0.85 + light[5] * sun
+                lr = light[0] * 0.85 + light[3] * sun
+                lg = light[1] * 0.85 + light[4] * sun
+                lb = light[2] * 0.85 + light[5] * sun
                 if lamp > 0:
                     for q in range(lamps.shape[0]):
                         lx, ly, lz = lamps[q, 0] - px, lamps[q, 1] - py, lamps[q, 2]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import nbformat
 import papermill
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from vgeo.errors import VgeoError
@@ -16,8 +17,8 @@ def execute(notebook, output, parameters, results):
     """Runs a notebook file with the parameters and stores it executed at `output`.
 
     Its metadata name what it must leave: `{"vgeo": {"results": ["tables/table_01.csv", ...]}}`, under the folder `results`. Raises VgeoError
-    for a parameter the notebook does not have, an error in a cell (the message alone where it is a VgeoError), a cell that never ran and
-    a result that is missing or older than this run.
+    for a parameter the notebook does not have, an error in a cell (the message alone where it is a VgeoError), a kernel that died, a cell
+    that never ran and a result that is missing or older than this run.
     """
     notebook, output = Path(notebook), Path(output)
     known = papermill.inspect_notebook(str(notebook))
@@ -31,7 +32,10 @@ def execute(notebook, output, parameters, results):
     except PapermillExecutionError as error:
         if error.ename == "VgeoError":
             raise VgeoError(error.evalue) from None
-        raise VgeoError(f"{notebook.name}: cell {error.exec_count} failed with {error.ename}: {error.evalue} (the whole trace is in {output})") from None
+        value = " ".join(error.evalue.split())
+        raise VgeoError(f"{notebook.name}: cell {error.exec_count} failed with {error.ename}: {value} (the whole trace is in {output})") from None
+    except DeadKernelError:
+        raise VgeoError(f"{notebook.name}: its kernel died, as when memory runs out: close other programs and run it again") from None
     executed = nbformat.read(output, as_version=4)
     for number, cell in enumerate(executed.cells):
         if cell.cell_type == "code" and cell.source.strip():

@@ -63,7 +63,7 @@ class Study:
 
     def __init__(self, name, data=None, image_size=None):
         self.profile = profile(name)
-        if image_size:
+        if image_size is not None:
             if image_size < 32:
                 raise VgeoError(f"image size {image_size}: at least 32 pixels, the stride of the networks")
             self.profile = replace(self.profile, image_size=int(image_size))

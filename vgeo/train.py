@@ -18,7 +18,8 @@ from vgeo.metrics import first_hit, recall
 from vgeo.models import build, freeze, save_weights
 from vgeo.retrieve import search
 
-CHECKPOINT_SECONDS = 30  # at most this much work is lost when a training is killed
+LOG_EVERY = 25  # iterations averaged in a row of the log
+CHECKPOINT_SECONDS = 30  # at most this much work, and a row of the log, is lost when a training is killed
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def train(recipe, table, val, folder, progress="training"):
             losses.append(loss.detach())
             iteration += 1
             ended = iteration % recipe.iterations == 0
-            if ended or iteration % 25 == 0:
+            if ended or iteration % LOG_EVERY == 0:
                 mean = float(torch.stack(losses).mean())
                 if not np.isfinite(mean):
                     raise VgeoError(f"{progress}: the loss is {mean} at iteration {iteration}: lower lr_model ({recipe.lr_model:g})")

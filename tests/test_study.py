@@ -1,0 +1,404 @@
+"""The study on a folder of tiny photos, the published tables and ours beside them, notebooks run by papermill, the command line."""
+
+import json
+import math
+import os
+import shutil
+from types import SimpleNamespace
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from vgeo import profiles, report, study
+from vgeo.__main__ import main
+from vgeo.datasets import RetrievalSet, format_name
+from vgeo.errors import VgeoError
+from vgeo.metrics import first_hit, interval
+from vgeo.models import build, load_weights, normalise, save_weights, weights_hash
+from vgeo.profiles import PROFILES, Profile
+from vgeo.run import execute
+from vgeo.study import TABLES, TRAININGS, Study
+
+SIDE = 32
+TINY = Profile("tiny", "seconds", weights="city", image_size=SIDE, cell=10, n=1, l=1, min_images=3, epochs=1, iterations=2, batch_size=2,
+               predictions=4)
+
+
+# A folder laid out as the originals
+
+def write_photo(folder, random, place, east, pano, zone=10, heading=0.0, look=0.0):
+    """A photo of a place: its own random picture, with noise; `look` mixes in another one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    picture = np.random.default_rng([5, place]).integers(0, 256, (5, 5, 3)) * (1 - look) + random.integers(0, 256, (5, 5, 3)) * look
+    pixels = np.asarray(Image.fromarray(picture.astype(np.uint8)).resize((40, 36), Image.Resampling.BICUBIC), float)
+    pixels = (pixels + random.normal(0, 10, pixels.shape)).clip(0, 255).astype(np.uint8)
+    path = folder / format_name(east, 4_173_551.0, zone, "S", pano, heading, 201704)
+    Image.fromarray(pixels).save(path, quality=95)
+    return path
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """sf-xs, tokyo-xs and tokyo-night of a few photos each, 20 m from place to place; two night queries are tokyo-xs's."""
+    top, random = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for place in range(3):
+        for i in range(4):
+            write_photo(top / "sf-xs/train", random, place, 552_005.0 + 50 * place + i, f"t{i}")
+    for part, zone, first in (("sf-xs/val", 10, 10), ("sf-xs/test", 10, 20), ("tokyo-xs/test", 54, 30)):
+        queries = "queries_v1" if part == "sf-xs/test" else "queries"
+        for place in range(7):
+            write_photo(top / part / "database", random, first + place, 553_000.0 + 20 * place, f"d{place}", zone)
+        for place in range(5):
+            path = write_photo(top / part / queries, random, first + place, 553_003.0 + 30 * place, f"q{place}", zone, look=0.3)
+            if zone == 54 and place in (1, 3):
+                (top / "tokyo-night/test/queries").mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, top / "tokyo-night/test/queries")
+    return top
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(4)
+    model = build("resnet18")
+    model.train()
+    with torch.no_grad():  # BatchNorm's statistics of something, so that descriptors lie apart
+        for _ in range(3):
+            model(normalise(torch.randint(0, 256, (8, 3, SIDE, SIDE), dtype=torch.uint8)))
+    save_weights(model, folder / "resnet18.safetensors", {})
+    return folder / "resnet18.safetensors"
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_this_machine(monkeypatch, tmp_path, weights):
+    """Results go to tmp_path, the city's weights are made here, and there is no accelerator."""
+    monkeypatch.setattr(study, "ROOT", tmp_path)
+    monkeypatch.setattr("vgeo.study.CITY_WEIGHTS", weights.parent)
+    monkeypatch.setattr("vgeo.models.CITY_WEIGHTS", weights.parent)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setitem(PROFILES, "tiny", TINY)
+
+
+@pytest.fixture
+def described(monkeypatch):
+    """The paths that are described from here on, in order."""
+    paths, real = [], study.describe
+    monkeypatch.setattr(study, "describe", lambda model, names, *a, **k: paths.extend(names) or real(model, names, *a, **k))
+    return paths
+
+
+def own_descriptors(weights, folder, brightness=1.0):
+    """Names and float64 descriptors of a folder's photos, one by one."""
+    model = build("resnet18")
+    load_weights(model, weights)
+    model.eval()
+    names, found = sorted(path.name for path in folder.iterdir()), []
+    for name in names:
+        image = Image.open(folder / name)
+        image.draft("RGB", (2 * SIDE, 2 * SIDE))
+        pixels = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+        pixels = np.rint(pixels * brightness).clip(0, 255).astype(np.uint8)
+        with torch.no_grad():
+            found.append(model(normalise(torch.tensor(pixels).permute(2, 0, 1)[None]))[0].numpy().astype(float))
+    return names, np.stack(found)
+
+
+def place_of(name):
+    return np.array([float(part) for part in name.split("@")[1:3]])
+
+
+FOLDERS = {
+    "sf-xs": ("sf-xs/test/queries_v1", "sf-xs/test/database"),
+    "tokyo-xs": ("tokyo-xs/test/queries", "tokyo-xs/test/database"),
+    "tokyo-night": ("tokyo-night/test/queries", "tokyo-xs/test/database"),
+}
+
+
+@pytest.mark.parametrize("brightness", [1.0, 0.31])
+def test_evaluation_against_brute_force(photos, weights, described, brightness):
+    ours, hits = Study("tiny", photos), []
+    for dataset, (queries, database) in FOLDERS.items():
+        result = ours.evaluate(weights, dataset, brightness)
+        query_names, query = own_descriptors(weights, photos / queries)
+        names, base = own_descriptors(weights, photos / database, brightness)
+        assert [os.path.basename(path) for path in result.data.queries["path"]] == query_names
+        assert [os.path.basename(path) for path in result.data.database["path"]] == names
+        squares = ((query[:, None] - base[None]) ** 2).sum(2)
+        nearest = np.argsort(squares, axis=1)[:, : TINY.predictions]
+        assert np.diff(np.sort(squares, axis=1), axis=1).min() > 1e-6  # no near ties in these photos
+        assert result.predictions.dtype == np.int64 and (result.predictions == nearest).all()
+        np.testing.assert_allclose(result.distances, np.take_along_axis(squares, nearest, 1), atol=2e-6)
+        for name, row, rank in zip(query_names, nearest, result.first_hit, strict=True):
+            right = [math.dist(place_of(name), place_of(names[i])) <= 25 for i in row]
+            assert rank == (right.index(True) if any(right) else TINY.predictions)
+        for n in (1, 2, 4):
+            assert (result.right(n) == (result.first_hit < n)).all()
+        hits += result.first_hit.tolist()
+    assert len(set(hits)) > 1  # right and wrong ones
+
+    # every photo once: tokyo-night's queries are taken from tokyo-xs's, of either brightness the database
+    assert len(described) == len(set(described)) == 2 * (5 + 7)
+    assert not any("tokyo-night" in path for path in described)
+    again = Study("tiny", photos)
+    for each in (ours, again):
+        for dataset in FOLDERS:
+            assert (each.evaluate(weights, dataset, brightness).distances == ours.evaluate(weights, dataset, brightness).distances).all()
+    assert len(described) == 24
+
+
+def test_what_is_described_anew(photos, weights, described, tmp_path):
+    def count(of, *arguments):
+        before = len(described)
+        of.evaluate(*arguments)
+        return len(described) - before
+
+    ours = Study("tiny", photos)
+    assert count(ours, weights, "tokyo-xs") == 12
+    assert count(ours, weights, "tokyo-night") == 0
+    assert count(ours, weights, "tokyo-night", 0.5) == 7  # another brightness: the database alone
+    assert count(Study("tiny", photos, image_size=48), weights, "tokyo-xs") == 12
+    state = build("resnet18")
+    save_weights(state, tmp_path / "other.safetensors", {})
+    assert count(ours, tmp_path / "other.safetensors", "tokyo-xs") == 12
+    shutil.copy(weights, tmp_path / "copy.safetensors")
+    assert count(ours, tmp_path / "copy.safetensors", "tokyo-xs") == 0  # the same weights
+    moved = tmp_path / "moved"
+    shutil.copytree(photos, moved)
+    assert count(Study("tiny", moved), weights, "tokyo-xs") == 0  # the same photos
+    image = next((moved / "tokyo-xs/test/database").iterdir())
+    Image.new("RGB", (40, 36)).save(image)
+    assert count(Study("tiny", moved), weights, "tokyo-xs") == 7
+    assert count(Study("tiny", moved), weights, "sf-xs") == 12
+    assert (tmp_path / "results/cache/descriptors").is_dir() and set(os.listdir(tmp_path / "results")) == {"cache"}
+
+
+def test_night_queries_that_are_not_tokyo_xs_own(photos, weights, described, tmp_path):
+    shutil.copytree(photos, tmp_path / "other")
+    night = tmp_path / "other/tokyo-night/test"
+    write_photo(night / "queries", np.random.default_rng(1), 36, 553_111.0, "dark", 54)
+    result = Study("tiny", tmp_path / "other").evaluate(weights, "tokyo-night")
+    assert len(result.first_hit) == 3 and sum("tokyo-night" in path for path in described) == 3
+    assert all("tokyo-xs" in path for path in result.data.database["path"])
+    shutil.copytree(tmp_path / "other/sf-xs/test/database", night / "database")
+    with pytest.raises(VgeoError, match="tokyo-night.*54 north"):  # its own database, which is not in its zone
+        Study("tiny", tmp_path / "other").sets
+
+
+def test_absent_data_sets(photos, weights, tmp_path):
+    some = tmp_path / "some"
+    shutil.copytree(photos / "sf-xs", some / "sf_xs")  # another of the names it goes by
+    ours = Study("tiny", some)
+    assert isinstance(ours.sets["sf-xs"], RetrievalSet)
+    assert ours.sets["tokyo-xs"] == "no tokyo-xs/test queries and database in some"
+    assert ours.sets["tokyo-night"] == "no tokyo-night/test queries and database in some"
+    assert ours.identities()["tokyo-xs"] == ours.sets["tokyo-xs"]
+    assert ours.identities()["sf-xs val"].startswith("sf-xs val: 5 queries, 7 database images")
+    shutil.copytree(photos / "tokyo-night", some / "tokyo-night")
+    assert Study("tiny", some).sets["tokyo-night"] == "no tokyo-night/test database in some"
+    shutil.rmtree(some / "sf_xs/test")
+    assert Study("tiny", some).sets["sf-xs"] == "no sf-xs/test queries and database in some"
+    shutil.rmtree(some / "sf_xs/val/queries")
+    for call, words in ((lambda: Study("tiny", some).val, "sf-xs/val"), (lambda: Study("tiny", photos.parent).train_table, "sf-xs/train")):
+        with pytest.raises(VgeoError, match=words) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_training_is_done_once_and_recorded(photos, weights, monkeypatch, tmp_path):
+    trained, real = [], study.train
+    monkeypatch.setattr(study, "train", lambda recipe, *rest: trained.append(recipe) or real(recipe, *rest))
+    ours = Study("tiny", photos)
+    folder = ours.train("CosFace")
+    assert ours.train("CosFace") == folder == Study("tiny", photos).train("CosFace") and len(trained) == 1
+    assert (trained[0].margin, trained[0].backbone, trained[0].iterations, trained[0].seed) == ("CosFace", "resnet18", 2, 0)
+    assert ours.train_table.attrs["classes"] == 3 and len(ours.train_table) == 12
+    assert (folder / "model.safetensors").exists() and weights_hash(folder / "model.safetensors") != weights_hash(weights)
+    ours.evaluate(folder / "model.safetensors", "sf-xs")
+    ours.write_run()
+    other = Study("tiny", photos)
+    other.evaluate(weights, "sf-xs")
+    other.write_run()  # of a second notebook: adds to the first's
+    written = json.loads((tmp_path / f"results/tiny-{photos.name}/run.json").read_text())
+    assert written["models"] == {"CosFace": weights_hash(folder / "model.safetensors")}
+    assert written["starting_weights"] == {"resnet18": weights_hash(weights)}
+    assert written["steps"]["train CosFace"]["key"] == folder.name and len(written["steps"]) == 1 + 2 * 3
+    assert written["data"]["train"] == "12 images, 3 classes, group (0, 0, 0)"
+    assert written["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    for condition, seed in (("ArcFace", 0), ("CosFace", 1)):
+        assert ours.recipe(condition, seed).as_dict() != trained[0].as_dict()
+
+
+# Tables
+
+def test_the_published_tables():
+    sizes = {n: len(report.published(n)) for n in range(1, 14)}
+    assert sizes == {1: 18, 2: 12, 3: 24, 4: 12, 5: 36, 6: 12, 7: 24} | dict.fromkeys(range(8, 14), 30)
+    assert sum(sizes.values()) == 318
+    for n in range(1, 14):
+        table = report.published(n)
+        assert list(table.columns) == ["condition", "dataset", "metric", "value"]
+        assert set(table["dataset"]) <= set(study.DATASETS) and set(table["metric"]) <= {"R@1", "R@5"}
+        assert table["value"].between(0, 100).all() and not table.duplicated(["condition", "dataset", "metric"]).any()
+
+
+@pytest.mark.parametrize("number", TABLES)
+def test_conditions_are_spelled_and_ordered_as_published(number):
+    assert list(TABLES[number]) == list(report.published(number)["condition"].unique())
+    assert set(TABLES[number]) <= set(TRAININGS)
+
+
+def result_of(ranks):
+    return study.Result(None, np.empty((len(ranks), 0)), np.empty((len(ranks), 0)), np.array(ranks))
+
+
+def test_a_table_of_ours_beside_the_published(tmp_path):
+    results = {"CosFace": [0, 0, 3, 20], "SphereFace": [0, 7, 9, 20], "ArcFace": [0, 0, 9, 20]}
+    why = "no tokyo-xs/test queries in here"
+    parts = []
+    for condition, ranks in results.items():
+        parts += [report.cells(1, condition, "sf-xs", result_of(ranks)), report.cells(1, condition, "tokyo-xs", why)]
+    report.write_table(tmp_path, "table_01", pd.concat(parts, ignore_index=True), "Table 1. Losses", {"tokyo-xs": why})
+
+    assert (tmp_path / "tables/table_01.csv").read_text().splitlines()[0] == "table,condition,dataset,metric,value,ci_low,ci_high,queries,published"
+    long = pd.read_csv(tmp_path / "tables/table_01.csv")
+    assert len(long) == 3 * 2 * 2 and (long["table"] == 1).all()
+    known = report.published(1).set_index(["condition", "dataset", "metric"])["value"]
+    for row in long.itertuples():
+        assert row.published == known[row.condition, row.dataset, row.metric]
+        measured = [row.value, row.ci_low, row.ci_high, row.queries]
+        if row.dataset == "tokyo-xs":
+            assert np.isnan(measured).all()
+        else:
+            right = np.array(results[row.condition]) < int(row.metric[2:])
+            assert measured == [100 * right.mean(), *np.round(interval(right), 2), 4]
+
+    lines = [line.strip("| ").split(" | ") for line in (tmp_path / "tables/table_01.md").read_text().splitlines() if line.startswith("|")]
+    assert lines[0] == ["sf-xs R@1 (n = 4)", "sf-xs R@5 (n = 4)", "tokyo-xs R@1", "tokyo-xs R@5"]
+    low, high = interval(np.array([True, True, False, False]))
+    assert lines[2][0] == "CosFace" and lines[2][1] == f"**50.0** ({low:.1f}–{high:.1f}) / 52.3"
+    assert [line[1].startswith("**50.0**") for line in lines[2:]] == [True, False, True]  # equals are both best
+    assert [line[2].startswith("**75.0**") for line in lines[2:]] == [True, False, False]
+    assert [line[3] for line in lines[2:]] == [f"{why} / {value}" for value in (69.5, 68.9, 67.3)]
+
+
+def test_the_views_of_a_table_without_published_values():
+    one = report.cells(1, "starting weights", "sf-xs", result_of([0, 1]), recalls=(1, 20))
+    assert list(one.columns) == report.COLUMNS and one["published"].isna().all() and list(one["metric"]) == ["R@1", "R@20"]
+    view = report.wide(one)
+    assert view.shape == (1, 2) and "|" not in view.iloc[0, 0] and view.iloc[0, 1] == "**100.0** (100.0–100.0)"
+    assert report.wide(report.cells(1, "CosFace", "sf-xs", "gone")).iloc[0, 0] == "no data | 52.3"
+
+
+def test_figures_are_written_alike_each_time(tmp_path):
+    parts = [report.cells(1, name, "sf-xs", result_of([0, 3])) for name in TABLES[1]]
+    table = pd.concat(parts + [report.cells(1, name, "tokyo-xs", "absent") for name in TABLES[1]], ignore_index=True)
+    report.style()
+    for folder in ("one", "two"):
+        report.write_figure(tmp_path / folder, "f", report.compare_recalls(table, "title"))
+    for name in ("f.png", "f.svg"):
+        assert (tmp_path / "one/figures" / name).read_bytes() == (tmp_path / "two/figures" / name).read_bytes()
+
+
+# Notebooks
+
+def notebook(path, *cells, results=()):
+    """A notebook with `what` and `where` as its parameters."""
+    parameters = nbformat.v4.new_code_cell('what = ""\nwhere = ""', metadata={"tags": ["parameters"]})
+    book = nbformat.v4.new_notebook(cells=[parameters, *map(nbformat.v4.new_code_cell, cells), nbformat.v4.new_markdown_cell("end")])
+    book.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}, "vgeo": {"results": list(results)}}
+    nbformat.write(book, path)
+    return path
+
+
+@pytest.fixture
+def book(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(profiles.ROOT))  # for the kernel, also where the package is not installed
+    first = """
+if what == "exit":
+    raise SystemExit(0)
+if what == "killed":
+    import os
+    os._exit(9)
+if what == "error":
+    raise ValueError("seven\\n is odd")
+if what == "ours":
+    from vgeo.errors import VgeoError
+    raise VgeoError("x.jpg: is empty: copy it again")
+"""
+    second = 'import pathlib; pathlib.Path(where, "made.csv").write_text(what)'
+    return notebook(tmp_path / "book.ipynb", first, "", second, results=["made.csv"])
+
+
+def test_a_good_notebook(book, tmp_path):
+    executed = execute(book, tmp_path / "out" / "book.ipynb", {"what": "fine", "where": str(tmp_path)}, tmp_path)
+    assert (tmp_path / "made.csv").read_text() == "fine"
+    stored = nbformat.read(tmp_path / "out" / "book.ipynb", 4)
+    assert stored.cells == executed.cells and any("injected-parameters" in cell.metadata.tags for cell in stored.cells)
+    assert nbformat.read(book, 4).cells[1].execution_count is None  # the source stays as it was
+
+
+@pytest.mark.parametrize(
+    "what, message",
+    [("exit", r"book.ipynb: cell \d never ran to its end"), ("error", "book.ipynb: cell 3 failed with ValueError: seven is odd"),
+     ("killed", "book.ipynb: its kernel died"), ("ours", "^x.jpg: is empty: copy it again$"), ("missing", "did not make .*elsewhere/made.csv"), ("old", "did not make .*made.csv")],
+)
+def test_bad_notebooks(book, tmp_path, monkeypatch, what, message):
+    results = tmp_path
+    if what == "missing":
+        results = tmp_path / "elsewhere"
+    if what == "old":
+        monkeypatch.setattr("vgeo.run.time", SimpleNamespace(time=lambda: 1e10))  # as if what it makes were from long before it began
+    with pytest.raises(VgeoError, match=message) as caught:
+        execute(book, tmp_path / "out.ipynb", {"what": what, "where": str(tmp_path)}, results)
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "out.ipynb").exists()
+    if what in ("exit", "error", "ours"):
+        assert not (tmp_path / "made.csv").exists()
+
+
+def test_an_unknown_parameter_is_refused_before_anything_runs(book, tmp_path):
+    with pytest.raises(VgeoError, match="book.ipynb: has no parameter 'who', only what, where: correct the name"):
+        execute(book, tmp_path / "out.ipynb", {"who": 1}, tmp_path)
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+# Command line
+
+def test_profiles():
+    assert set(PROFILES) == {"smoke", "city", "paper", "tiny"} and all(PROFILES[name].name == name for name in PROFILES)
+    paper = profiles.profile("paper")  # DESIGN's facts of the original
+    assert (paper.image_size, paper.batch_size, paper.epochs, paper.iterations) == (512, 32, 3, 10_000)
+    assert (paper.cell, paper.angle, paper.n, paper.l, paper.min_images, paper.radius) == (10, 30, 5, 2, 10, 25)
+    assert (paper.lr_model, paper.lr_classifier, paper.weights, paper.recalls) == (1e-5, 0.01, "imagenet", (1, 5, 10, 20))
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ("run nope", "unknown profile 'nope': use one of smoke, city, paper"),
+        ("data nope", "unknown profile 'nope'"),
+        ("run paper", "profile paper needs real data: add --data FOLDER"),
+        ("data paper", "profile paper needs real data"),
+        ("run smoke --data {0}/none", "{0}/none: no such folder"),
+        ("data paper --data {0}", "has no sf-xs/val"),
+        ("run smoke --data {0} --image-size 16", "image size 16: at least 32"),
+        ("run smoke --data {0} --image-size 0", "image size 0: at least 32"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_with_1(tmp_path, arguments, words):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments.format(tmp_path).split())
+    message = caught.value.code  # a string: Python prints it to stderr and exits with 1
+    assert isinstance(message, str) and message.startswith("vgeo: ") and "\n" not in message
+    assert words.format(tmp_path) in message
+
+
+def test_data_says_what_it_is(photos, capsys):
+    main(["data", "tiny", "--data", str(photos)])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["sf-xs val", "sf-xs", "tokyo-xs", "tokyo-night"]
+    assert lines[3].startswith("tokyo-night: 2 queries, 7 database images, ")
