@@ -144,8 +144,8 @@ def test_sprite_covers_what_the_camera_projects():
     for row, col in np.ndindex(mask.shape):
         inside = cv2.pointPolygonTest(outline, (col + 0.5, row + 0.5), True)
         assert mask[row, col] == (inside > 0) or abs(inside) < 0.1
-    hidden = red(draw(camera, [(-20.0, 8.0, 20.0, 8.0, 9.0)], [sprite]))
-    assert np.array_equal(hidden, red(draw(camera, [(-20.0, 8.0, 20.0, 8.0, 9.0)])))
+    before = [(-20.0, 8.0, 20.0, 8.0, 9.0)]
+    assert np.array_equal(draw(camera, before, [sprite]), draw(camera, before))
 
 
 # ---- one facade from two places ----
@@ -158,39 +158,54 @@ def homography(wall, behind, first, second):
     return cv2.getPerspectiveTransform(*(camera.project(moved).astype(np.float32) - 0.5 for camera in (first, second)))
 
 
-def test_facade_from_two_places_is_one_homography(empty_streets):
-    district = empty_streets
-    fronts = district.walls[::3]  # a front and two sides for each house
-    scores = []
-    for wall in fronts:
+def opposite(district):
+    """The fronts around the block, each with two cameras across the street that look at it from its left and right."""
+    for wall in district.walls[::3]:  # a front and two sides for each house
         middle, along = (wall[:2] + wall[2:4]) / 2, (wall[2:4] - wall[:2]) / np.hypot(*(wall[2:4] - wall[:2]))
-        outward = np.array([along[1], -along[0]])
         if not (5 < middle.min() and middle.max() < 95 and abs(middle - 50).min() < 30):
-            continue  # not around the block, or at its corners
-        cameras = []
+            continue  # across the street, or at a corner
+        outward, cameras = np.array([along[1], -along[0]]), []
         for shift, turn in ((-4.0, 14.0), (5.0, -14.0)):
-            x, y = middle + 14 * outward + shift * along
             heading = np.degrees(np.arctan2(*-outward)) + turn
-            cameras.append(Camera(x, y, 2.5, heading % 360, 10.0, 2.0, 62.0, 96))
-        photos = [district.photo(camera, EVEN, 201506, np.random.default_rng(0)) for camera in cameras]
-        first, second = (cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY).astype(np.float32) for photo in photos)
+            cameras.append(Camera(*(middle + 14 * outward + shift * along), 2.5, heading % 360, 10.0, 2.0, 62.0, 96))
+        yield wall, cameras
+
+
+def photograph(district, camera):
+    return district.photo(camera, EVEN, 201506, np.random.default_rng(0))
+
+
+def test_facade_from_two_places_is_one_homography(empty_streets):
+    scores = []
+    for wall, cameras in opposite(empty_streets):
+        first, second = (cv2.cvtColor(photograph(empty_streets, camera), cv2.COLOR_RGB2GRAY) for camera in cameras)
         inside = [cv2.fillConvexPoly(np.zeros((96, 96), np.uint8), camera.project(corners(wall)).astype(np.int32), 1)
                   for camera in cameras]
         true = homography(wall, 0.0, *cameras)
         seen = cv2.erode(inside[1] & cv2.warpPerspective(inside[0], true, (96, 96)), np.ones((5, 5))) > 0
         if seen.sum() < 400:
             continue
-
-        def likeness(matrix, first=first, second=second, seen=seen):
-            return np.corrcoef(cv2.warpPerspective(first, matrix, (96, 96))[seen], second[seen])[0, 1]
-
-        scores.append([likeness(matrix) for matrix in (
-            true, np.eye(3), homography(wall, 2.0, *cameras), homography(wall, -2.0, *cameras), np.linalg.inv(true))])
+        wrong = np.eye(3), homography(wall, 2.0, *cameras), homography(wall, -2.0, *cameras), np.linalg.inv(true)
+        warped = [cv2.warpPerspective(first, matrix, (96, 96))[seen] for matrix in (true, *wrong)]
+        scores.append([np.corrcoef(part, second[seen])[0, 1] for part in warped])
     scores = np.array(scores)
     assert len(scores) >= 8
-    assert np.median(scores[:, 0]) > 0.9
-    assert (scores[:, :1] > scores[:, 1:]).mean() > 0.95
+    assert np.median(scores[:, 0]) > 0.95  # not of all: a neighbour's side may stand before the house
+    assert (scores[:, :1] > scores[:, 1:]).all()
     assert np.median(scores[:, 1:], axis=0).max() < 0.6
+
+
+def test_photo_shows_roofs_where_the_camera_projects_them(empty_streets):
+    """What the homography alone can't tell: that the camera stands and looks where it says."""
+    off = []
+    for wall, cameras in opposite(empty_streets):
+        for camera in cameras:
+            col, row = camera.project([*(wall[:2] + wall[2:4]) / 2, wall[4]])
+            if 5 < row < 91 and 5 < col < 91:
+                sky = photograph(empty_streets, camera)[:, int(col), 0] < 10  # even light's sky has no red at all
+                off.append(int(sky.argmin()) - row)
+    assert len(off) >= 8
+    assert np.mean(np.abs(off) < 1.5) > 0.7  # others show a taller house behind
 
 
 # ---- files ----

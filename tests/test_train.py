@@ -79,14 +79,16 @@ def streets(tmp_path_factory):
     places = random.integers(0, 256, (CLASSES, 6, 6, 3), np.uint8)
 
     def photo(name, place):
-        pixels = np.asarray(Image.fromarray(places[place]).resize((SIDE + 8, SIDE + 8), Image.Resampling.BICUBIC), float)
+        picture = Image.fromarray(places[place]).resize((SIDE + 8, SIDE + 8), Image.Resampling.BICUBIC)
+        pixels = (picture + random.normal(0, 12, (SIDE + 8, SIDE + 8, 3))).clip(0, 255).astype(np.uint8)
         path = folder / f"{name}{place}.jpg"
-        Image.fromarray((pixels + random.normal(0, 12, pixels.shape)).clip(0, 255).astype(np.uint8)).save(path, quality=95)
+        Image.fromarray(pixels).save(path, quality=95)
         return str(path)
 
     rows = [(photo(f"train{i}_", place), place) for place in range(CLASSES) for i in range(IMAGES)]
     table = pd.DataFrame(rows, columns=["path", "label"])
-    database, queries = (pd.DataFrame({"path": [photo(part, i) for i in range(CLASSES)]}) for part in ("database", "query"))
+    database = pd.DataFrame({"path": [photo("database", place) for place in range(CLASSES)]})
+    queries = pd.DataFrame({"path": [photo("query", place) for place in range(CLASSES)]})
     val = RetrievalSet("val", queries, database, [np.array([i]) for i in range(CLASSES)])
     torch.manual_seed(3)
     save_weights(build("resnet18"), folder / "start.safetensors", {})
@@ -94,8 +96,10 @@ def streets(tmp_path_factory):
 
 
 def recipe(start, **change):
-    values = dict(backbone="resnet18", weights=str(start), margin="CosFace", image_size=SIDE, epochs=2, iterations=5, batch_size=3,
-                  lr_model=1e-3, lr_classifier=0.01, seed=1, precision="float32")
+    values = dict(
+        backbone="resnet18", weights=str(start), margin="CosFace", image_size=SIDE, epochs=2, iterations=5,
+        batch_size=3, lr_model=1e-3, lr_classifier=0.01, seed=1, precision="float32",
+    )
     return Recipe(**values | change)
 
 
@@ -138,7 +142,7 @@ def same(folder, other):
 
 
 def test_a_stopped_training_goes_on_to_the_same_weights(streets, uninterrupted, tmp_path, monkeypatch):
-    """Stopped before its first checkpoint, between two, in the epoch's end, while it is saved and after all iterations."""
+    """Stopped before its first checkpoint, between two, at an epoch's end, while it is saved and after its last."""
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
     seen = []
 
@@ -208,7 +212,8 @@ def test_a_training_killed_while_it_writes_goes_on(streets, uninterrupted, tmp_p
         each.to_json(tmp_path / f"{name}.json")
     (tmp_path / "recipe.json").write_text(json.dumps(recipe(start).as_dict()))
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True, env=environment)
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert (tmp_path / "checkpoint.pt").exists() and (tmp_path / "checkpoint.tmp").exists()
     calls, real = [], augment.original
@@ -246,7 +251,7 @@ def test_early_layers_stay_and_late_ones_learn(streets, uninterrupted):
 
 
 def test_one_step_is_adams_on_the_loss_of_that_batch(streets, tmp_path):
-    """The first iteration, written out; with batches of all classes, so that their order is the only thing to look up."""
+    """The first iteration, written out."""
     table, val, start = streets
     one = recipe(start, epochs=1, iterations=1, batch_size=CLASSES)
     train(one, table, val, tmp_path)
@@ -254,9 +259,10 @@ def test_one_step_is_adams_on_the_loss_of_that_batch(streets, tmp_path):
     model = build("resnet18", start)
     criterion = AngularMarginLoss(512, CLASSES, MARGINS["CosFace"])
     rows = batches(table["label"].to_numpy(), CLASSES, 0, 1, one.seed)[0]
-    pixels = [np.asarray(Image.open(table["path"][row]).resize((SIDE, SIDE), Image.Resampling.BILINEAR)) for row in rows]
+    photos = [Image.open(table["path"][row]).resize((SIDE, SIDE), Image.Resampling.BILINEAR) for row in rows]
+    pixels = np.stack([np.asarray(photo) for photo in photos])
     torch.manual_seed(one.seed * 1_000_003)
-    images = augment.original(torch.tensor(np.stack(pixels)).permute(0, 3, 1, 2), SIDE, torch.default_generator)
+    images = augment.original(torch.tensor(pixels).permute(0, 3, 1, 2), SIDE, torch.default_generator)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     loss = criterion(model(images), torch.tensor(table["label"].to_numpy()[rows]))
     loss.backward()
@@ -319,8 +325,15 @@ def one_by_one(model, paths, side, brightness=1.0):
 
 
 @pytest.mark.parametrize(
-    "how, side", [({"size": 32}, 32), ({"size": 32, "scale": 1.4}, 45), ({"size": 32, "brightness": 0.31}, 32),
-                  ({"size": 32, "brightness": 1.7}, 32), ({"size": None}, None), ({"size": None, "brightness": 0.31}, None)]
+    "how, side",
+    [
+        ({"size": 32}, 32),
+        ({"size": 32, "scale": 1.4}, 45),
+        ({"size": 32, "brightness": 0.31}, 32),
+        ({"size": 32, "brightness": 1.7}, 32),
+        ({"size": None}, None),
+        ({"size": None, "brightness": 0.31}, None),
+    ],
 )
 def test_descriptors_against_one_by_one(model, photos, how, side):
     expected = one_by_one(model, photos, side, how.get("brightness", 1.0))
@@ -351,7 +364,8 @@ def test_describe_leaves_the_model_as_it_was(model, photos):
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.floats(-2, 2) | st.text("ab", max_size=3),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab", max_size=2), inner, max_size=3), max_leaves=5,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab", max_size=2), inner, max_size=3),
+    max_leaves=5,
 )
 recipes = st.dictionaries(st.text("abc", max_size=3), values, max_size=4)
 
@@ -433,10 +447,12 @@ def test_checkpoints_come_back(tmp_path):
     assert Checkpoint(tmp_path / "c.pt", layer=layer).load() == {}
     layer(torch.ones(1, 3)).sum().backward()
     optimizer.step()
-    Checkpoint(tmp_path / "c.pt", layer=layer, optimizer=optimizer).save(iteration=7, log=[[1, 0.5, None]], weights={"a": torch.ones(2)})
+    values = {"iteration": 7, "log": [[1, 0.5, None]], "weights": {"a": torch.ones(2)}}
+    Checkpoint(tmp_path / "c.pt", layer=layer, optimizer=optimizer).save(**values)
     again, adam = parts()
     saved = Checkpoint(tmp_path / "c.pt", layer=again, optimizer=adam).load()
-    assert (saved["iteration"], saved["log"]) == (7, [[1, 0.5, None]]) and torch.equal(saved["weights"]["a"], torch.ones(2))
+    assert torch.equal(saved.pop("weights")["a"], torch.ones(2))
+    assert saved == {"iteration": 7, "log": [[1, 0.5, None]]}
     assert torch.equal(again.weight, layer.weight)
     assert torch.equal(adam.state[again.weight]["exp_avg"], optimizer.state[layer.weight]["exp_avg"])
     assert [path.name for path in tmp_path.iterdir()] == ["c.pt"]

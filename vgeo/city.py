@@ -22,7 +22,7 @@ from .datasets import format_name
 from .render import Camera, Textures, render
 
 SPACING = 100.0  # metres between parallel streets: two CosPlace group cells (N = 5 cells of 10 m)
-VERSION = 1  # raise when the same plan gives other pixels
+VERSION = 2  # raise when the same plan gives other pixels
 
 # UTM east, north, zone and band of the first crossing: the middle of a CosPlace cell, so that streets run through cells
 SAN_FRANCISCO_ORIGIN = (546005.0, 4176005.0, 10, "S")
@@ -363,17 +363,18 @@ def car_camera(x, y, heading, size, rng):
 
 
 def phone_camera(district, rng, size):
-    """A phone somewhere on a sidewalk, not held against the nearest wall."""
+    """A phone at the kerb, pointed at the other side of the street or along it, not at the nearest wall."""
     n = district.blocks
     while True:
         vertical, k, side = rng.random() < 0.5, int(rng.integers(n + 1)), rng.choice([-1, 1])
         half = (district.half_x if vertical else district.half_y)[k]
-        across, along = k * SPACING + side * (half - rng.uniform(1.2, 3.4)), rng.uniform(0, n * SPACING)
-        heading = rng.uniform(0, 360)
+        across, along = k * SPACING + side * (half - rng.uniform(2.0, 3.8)), rng.uniform(0, n * SPACING)
         outward = (90.0 if side > 0 else 270.0) if vertical else (0.0 if side > 0 else 180.0)
-        if abs((heading - outward + 180) % 360 - 180) > 62:
+        # people photograph what stands across the street more often than the street itself
+        heading = (outward + 180 + rng.uniform(-55, 55)) % 360 if rng.random() < 0.7 else rng.uniform(0, 360)
+        if abs((heading - outward + 180) % 360 - 180) > 70:
             x, y = (across, along) if vertical else (along, across)
-            z, pitch, roll, fov = rng.uniform(1.35, 1.75), rng.normal(4, 3.5), rng.normal(0, 2.5), rng.uniform(52, 72)
+            z, pitch, roll, fov = rng.uniform(1.35, 1.75), rng.normal(4, 3), rng.normal(0, 2.5), rng.uniform(54, 70)
             return Camera(x, y, z, heading, pitch, roll, fov, size)
 
 
@@ -490,7 +491,7 @@ def _query_part(plan, part, number, folders, total, districts):
                 camera = Camera(camera.x + rng.normal(0, 0.5), camera.y + rng.normal(0, 0.5), camera.z,
                                 (camera.heading + rng.normal(0, 3)) % 360, camera.pitch + rng.normal(0, 1),
                                 rng.normal(0, 2.5), camera.fov, camera.size)
-            crowd = rng.choice([0.7, 1.3, 2.5])
+            crowd = rng.choice([0.5, 1.0, 2.0])
             image = district.photo(camera, LIGHTS[kind](rng), month, rng, crowd)
             _write(folder, origin, camera, image, month, f"{part}{number}q{q:04d}", note=kind)
             count += 1

@@ -106,6 +106,22 @@ def pretrain(cache, real=None):
         folder.mkdir(parents=True, exist_ok=True)
         model = _pretrain(backbone, stages, table, teacher, checks, folder)
         teacher = model
+    write_card()
+
+
+def write_card():
+    """Writes `weights/README.md` from the recipes that lie beside the weights."""
+    lines = ["# Starting weights", "", "Made by `python -m vgeo pretrain` on daylight streets of invented quarters that no profile uses; no real photograph was trained on.",
+             "R@1 in percent, never trained on: `city` 300 phone queries in 480 photos of a San-Francisco-like district at 96 pixels, `real` 582 queries in",
+             "849 real photographs of San Francisco at 128 pixels. Untrained ResNet18 weights find 17.7 and 28.9. The curve is in the `.csv`, the recipe in", "the `.json`.", ""]
+    for path in sorted(CITY_WEIGHTS.glob("*.json")):
+        recipe = json.loads(path.read_text())
+        last = recipe["score"]
+        steps = "; ".join(f"{s['iterations']} iterations of {s['batch_size']} at {s['size']} pixels, rate {s['lr']:g} to {s['lr_end']:g}" for s in recipe["stages"])
+        lines += [f"## {path.stem}", "", f"- score: " + ", ".join(f"{name} {last[name]}" for name in ("city", "real") if name in last),
+                  f"- training: {steps}; {recipe['images']} images, {recipe['classes']} classes, {recipe['quarters']} quarters of seed {recipe['streets']['seed']}",
+                  f"- time: {last['seconds'] / 60:.0f} minutes; file: fp16 safetensors, SHA-256 of the tensors {weights_hash(path.with_suffix('.safetensors'))}", ""]
+    (CITY_WEIGHTS / "README.md").write_text("\n".join(lines))
 
 
 def score(model, checks):
