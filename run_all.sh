@@ -130,7 +130,7 @@ set_up() {
     if uv --version > /dev/null 2>&1; then
         say "sets up .venv with uv (about a minute and $gb GB, once)"
         $in_place || run uv venv --quiet --allow-existing --python "$python" "$venv" || explain
-        install=(uv pip install --python "$venv/bin/python")
+        install=(uv pip install --compile-bytecode --python "$venv/bin/python")  # as pip does: many processes import torch
         index_option=--default-index
     else
         say "sets up .venv with pip (a few minutes and $gb GB, once)"

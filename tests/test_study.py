@@ -362,7 +362,7 @@ def test_a_good_notebook(book, tmp_path):
     "what, message",
     [
         ("exit", "book.ipynb: cell 3 never ran to its end"),
-        ("late exit", "book.ipynb: cell 5 never ran to its end"),
+        ("late exit", "book.ipynb: cell 4 never ran to its end"),
         ("error", "book.ipynb: cell 3 failed with ValueError: seven is odd"),
         ("ours", "^x.jpg: is empty: copy it again$"),
         ("killed", "book.ipynb: its kernel died"),

@@ -46,7 +46,7 @@ PROFILES = {
     ),
     # the whole study on two cores: fewer and smaller images, so fewer iterations at a higher rate
     "city": Profile(
-        "city", "20 minutes", weights="city", image_size=96, epochs=3, iterations=100, lr_model=1e-4,
+        "city", "20 minutes", weights="city", image_size=96, epochs=3, iterations=100, lr_model=3e-4,
         city=Plan(size=96, seed=1),
     ),
     "paper": Profile("paper", "not on 2 cores: hours on a GPU, with sf-xs, tokyo-xs and tokyo-night in --data FOLDER"),

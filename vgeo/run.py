@@ -37,11 +37,11 @@ def execute(notebook, output, parameters, results):
     except DeadKernelError:
         raise VgeoError(f"{notebook.name}: its kernel died, as when memory runs out: close other programs and run it again") from None
     executed = nbformat.read(output, as_version=4)
-    for number, cell in enumerate(executed.cells):
-        if cell.cell_type == "code" and cell.source.strip():
-            stopped = any(out.output_type == "error" for out in cell.outputs)  # SystemExit stops a cell, and papermill lets it pass
-            if cell.execution_count is None or stopped:
-                raise VgeoError(f"{notebook.name}: cell {number} never ran to its end: see {output}")
+    code = [cell for cell in executed.cells if cell.cell_type == "code" and cell.source.strip()]
+    for number, cell in enumerate(code, 1):
+        stopped = any(out.output_type == "error" for out in cell.outputs)  # SystemExit stops a cell, and papermill lets it pass
+        if cell.execution_count is None or stopped:
+            raise VgeoError(f"{notebook.name}: cell {number} never ran to its end: see {output}")
     for name in executed.metadata.get("vgeo", {}).get("results", []):
         made = Path(results) / name
         if not made.exists() or made.stat().st_mtime < began - 2:
