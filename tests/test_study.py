@@ -25,7 +25,7 @@ from vgeo.study import TABLES, TRAININGS, Study
 
 SIDE = 32
 TINY = Profile(
-    "tiny", "seconds", weights="city", image_size=SIDE, n=1, l=1, min_images=3, epochs=1, iterations=2, batch_size=2,
+    "tiny", weights="city", image_size=SIDE, n=1, l=1, min_images=3, epochs=1, iterations=2, batch_size=2,
     predictions=4,
 )
 

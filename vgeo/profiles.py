@@ -14,7 +14,6 @@ class Profile:
     """The defaults are the original's (CosPlace's code and the report's section 1.3 and 5.2)."""
 
     name: str
-    expected: str  # time on 2 cores after the set-up
     city: Plan | None = None  # what is rendered; None: real data must be given
     weights: str = "imagenet"  # starting weights, see `models.build`
     image_size: int = 512  # pixels, training and test
@@ -40,16 +39,16 @@ class Profile:
 PROFILES = {
     # minutes: what a notebook opened in JupyterLab and the tests use; its recalls mean nothing
     "smoke": Profile(
-        "smoke", "4 minutes", weights="city", image_size=64, epochs=1, iterations=12, lr_model=1e-4,
+        "smoke", weights="city", image_size=64, epochs=1, iterations=12, lr_model=1e-4,
         city=Plan(size=64, seed=2, train_districts=2, images_per_class=10, val_districts=1, val_queries=60, test_districts=1, test_queries=60,
                   tokyo_districts=1, tokyo_places=20, night_target=4, heading_step=60),
     ),
     # the whole study on two cores: fewer and smaller images, so fewer iterations at a higher rate
     "city": Profile(
-        "city", "20 minutes", weights="city", image_size=96, epochs=3, iterations=100, lr_model=3e-4,
+        "city", weights="city", image_size=96, epochs=3, iterations=100, lr_model=3e-4,
         city=Plan(size=96, seed=1),
     ),
-    "paper": Profile("paper", "not on 2 cores: hours on a GPU, with sf-xs, tokyo-xs and tokyo-night in --data FOLDER"),
+    "paper": Profile("paper"),  # sf-xs, tokyo-xs and tokyo-night in --data FOLDER; hours on a GPU
 }
 
 

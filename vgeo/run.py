@@ -37,6 +37,9 @@ def execute(notebook, output, parameters, results):
     except DeadKernelError:
         raise VgeoError(f"{notebook.name}: its kernel died, as when memory runs out: close other programs and run it again") from None
     executed = nbformat.read(output, as_version=4)
+    for name in ("input_path", "output_path"):  # folders of one machine say nothing to another
+        executed.metadata.get("papermill", {}).pop(name, None)
+    nbformat.write(executed, output)
     code = [cell for cell in executed.cells if cell.cell_type == "code" and cell.source.strip()]
     for number, cell in enumerate(code, 1):
         stopped = any(out.output_type == "error" for out in cell.outputs)  # SystemExit stops a cell, and papermill lets it pass
