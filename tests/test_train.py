@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from vgeo import artefacts, augment
 from vgeo import train as training
-from vgeo.artefacts import Checkpoint, artefact, key, save_array
+from vgeo.artefacts import Checkpoint, artefact, key
 from vgeo.datasets import RetrievalSet
 from vgeo.describe import describe
 from vgeo.errors import VgeoError
@@ -390,7 +390,7 @@ def test_an_artefact_is_made_once(tmp_path):
 
     def make(folder):
         calls.append(folder)
-        save_array(folder / "a.npy", np.arange(3))
+        np.save(folder / "a.npy", np.arange(3))
 
     recipe = {"what": "three", "version": 1}
     folder = artefact(tmp_path, "step", recipe, make)

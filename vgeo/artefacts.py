@@ -7,7 +7,6 @@ import shutil
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from vgeo.errors import VgeoError
@@ -70,11 +69,3 @@ class Checkpoint:
         temporary = self.path.with_suffix(".tmp")
         torch.save({"parts": {name: part.state_dict() for name, part in self.parts.items()}, "values": values}, temporary)
         os.replace(temporary, self.path)
-
-
-def save_array(path, array):
-    """A numpy array as .npy, replaced whole."""
-    temporary = Path(path).with_suffix(".tmp")
-    with open(temporary, "wb") as file:
-        np.save(file, array)
-    os.replace(temporary, path)

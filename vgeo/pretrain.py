@@ -113,12 +113,12 @@ def write_card():
     """Writes `weights/README.md` from the recipes that lie beside the weights."""
     lines = ["# Starting weights", "", "Made by `python -m vgeo pretrain` on daylight streets of invented quarters that no profile uses; no real photograph was trained on.",
              "R@1 in percent, never trained on: `city` 300 phone queries in 480 photos of a San-Francisco-like district at 96 pixels, `real` 582 queries in",
-             "849 real photographs of San Francisco at 128 pixels. Untrained ResNet18 weights find 17.7 and 28.9. The curve is in the `.csv`, the recipe in", "the `.json`.", ""]
+             "849 real photographs of San Francisco at 128 pixels. The curve is in the `.csv`, the recipe in the `.json`.", ""]
     for path in sorted(CITY_WEIGHTS.glob("*.json")):
         recipe = json.loads(path.read_text())
         last = recipe["score"]
         steps = "; ".join(f"{s['iterations']} iterations of {s['batch_size']} at {s['size']} pixels, rate {s['lr']:g} to {s['lr_end']:g}" for s in recipe["stages"])
-        lines += [f"## {path.stem}", "", f"- score: " + ", ".join(f"{name} {last[name]}" for name in ("city", "real") if name in last),
+        lines += [f"## {path.stem}", "", "- score: " + ", ".join(f"{name} {last[name]}" for name in ("city", "real") if name in last),
                   f"- training: {steps}; {recipe['images']} images, {recipe['classes']} classes, {recipe['quarters']} quarters of seed {recipe['streets']['seed']}",
                   f"- time: {last['seconds'] / 60:.0f} minutes; file: fp16 safetensors, SHA-256 of the tensors {weights_hash(path.with_suffix('.safetensors'))}", ""]
     (CITY_WEIGHTS / "README.md").write_text("\n".join(lines))
@@ -142,10 +142,11 @@ def _pretrain(backbone, stages, table, teacher, checks, folder):
             module.p = 0.0  # a network that has learned nothing yet loses too much by it
     labels, paths = table["label"].to_numpy(), table["path"].to_numpy()
     criterion = AngularMarginLoss(512, int(labels.max()) + 1, MARGIN).to(where)
+    untrained = {"iteration": 0, "size": stages[0].size, "seconds": 0, "loss": None, **score(model, checks)}
     add_neck(model)
     optimizer = torch.optim.AdamW([{"params": model.parameters(), "weight_decay": 0.02}, {"params": criterion.parameters(), "weight_decay": 0.0}])
     checkpoint = Checkpoint(folder / "checkpoint.pt", model=model, criterion=criterion, optimizer=optimizer)
-    state = checkpoint.load() or {"iteration": 0, "log": [], "seconds": 0.0}
+    state = checkpoint.load() or {"iteration": 0, "log": [untrained], "seconds": 0.0}
     total = sum(stage.iterations for stage in stages)
     began, first, losses = time.perf_counter() - state["seconds"], 0, []
     with tqdm(total=total, initial=state["iteration"], desc=f"pre-training {backbone}", unit=" iterations") as bar:

@@ -189,8 +189,8 @@ class Study:
 
         def make(folder):
             predictions, distances = search(database, queries, k)
-            artefacts.save_array(folder / "predictions.npy", predictions)
-            artefacts.save_array(folder / "distances.npy", distances)
+            np.save(folder / "predictions.npy", predictions)
+            np.save(folder / "distances.npy", distances)
 
         folder = self._step(f"search {dataset} {queries_key[:6]}", "predictions", recipe, make)
         predictions = np.load(folder / "predictions.npy")
@@ -203,11 +203,12 @@ class Study:
         recipe = {"weights": weights_hash(weights), "backbone": backbone, "images": fingerprint(whole), "size": size, "scale": 1.0,
                   "brightness": brightness, "version": 1}
         label = f"describe {root.relative_to(self.data) if root.is_relative_to(self.data) else root.name} {recipe['weights'][:6]}"
+        label += f" at brightness {brightness:g}" if brightness != 1 else ""
 
         def make(folder):
             model = build(backbone).to(device())
             load_weights(model, weights)
-            artefacts.save_array(folder / "descriptors.npy", describe(model, list(whole["path"]), size, brightness=brightness, progress=label))
+            np.save(folder / "descriptors.npy", describe(model, list(whole["path"]), size, brightness=brightness, progress=label))
 
         folder = self._step(label, "descriptors", recipe, make)
         return np.load(folder / "descriptors.npy", mmap_mode="r")[table.index.to_numpy()], folder.name
