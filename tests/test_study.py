@@ -1,5 +1,6 @@
 """The study on a folder of tiny photos, its tables beside the published ones, notebooks, the command line."""
 
+import dataclasses
 import json
 import math
 import os
@@ -13,7 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from vgeo import profiles, report, study
+from safetensors.torch import load_file
+
+from vgeo import fuse, geowarp, profiles, report, study
 from vgeo.__main__ import main
 from vgeo.datasets import RetrievalSet, format_name
 from vgeo.errors import VgeoError
@@ -21,7 +24,7 @@ from vgeo.metrics import interval
 from vgeo.models import build, load_weights, normalise, save_weights, weights_hash
 from vgeo.profiles import PROFILES, Profile
 from vgeo.run import execute
-from vgeo.study import TABLES, TRAININGS, Study
+from vgeo.study import TABLES, Study
 
 SIDE = 32
 TINY = Profile(
@@ -241,6 +244,88 @@ def test_a_training_is_done_once_and_recorded(photos, weights, monkeypatch, tmp_
         assert ours.recipe(condition, seed).as_dict() != trained[0].as_dict()
 
 
+# Rows
+
+def side_of(scale):
+    return round(SIDE * scale)
+
+
+def own_aggregate(weights, folder, method):
+    """Names and aggregated descriptors of a folder's photos over the report's five scales, one photo and one scale at a time."""
+    model = load_weights(build("resnet18"), weights).eval()
+    names, found = sorted(path.name for path in folder.iterdir()), []
+    for name in names:
+        scales = []
+        for scale in (0.526, 0.588, 1.0, 1.7, 1.9):
+            image, side = Image.open(folder / name), side_of(scale)
+            image.draft("RGB", (2 * side, 2 * side))
+            pixels = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0))
+            with torch.no_grad():
+                scales.append(model(normalise(torch.tensor(pixels).permute(2, 0, 1)[None]))[0].numpy().astype(float))
+        found.append({"avg": np.mean, "sum": np.sum, "max": np.max, "min": np.min}[method](scales, axis=0))
+    return names, np.stack(found)
+
+
+@pytest.mark.parametrize("store", [False, True])
+@pytest.mark.parametrize("method, side", [("avg", "database"), ("max", "query"), ("min", "both"), ("sum", "both")])
+def test_multiscale_against_brute_force(photos, weights, monkeypatch, method, side, store):
+    monkeypatch.setitem(PROFILES, "tiny", dataclasses.replace(TINY, store_trunk=64 * store))
+    queries, database = FOLDERS["sf-xs"]
+    result = Study("tiny", photos).evaluate(weights, "sf-xs", multiscale=method, side=side)
+    query = (own_aggregate(weights, photos / queries, method) if side != "database" else own_descriptors(weights, photos / queries))[1]
+    base = (own_aggregate(weights, photos / database, method) if side != "query" else own_descriptors(weights, photos / database))[1]
+    squares = ((query[:, None] - base[None]) ** 2).sum(2)
+    # stored trunks are float16: distances agree to its rounding, predictions where they are not near ties
+    np.testing.assert_allclose(result.distances, np.sort(squares, 1)[:, :4], atol=2e-3 if store else 5e-5)
+    found = np.take_along_axis(squares, result.predictions, 1)
+    assert (np.diff(found, axis=1) > (-4e-3 if store else -1e-4)).all()
+
+
+def test_stored_trunks_change_nothing_but_their_rounding(photos, weights, monkeypatch):
+    plain = Study("tiny", photos).evaluate(weights, "tokyo-xs", 0.4)
+    monkeypatch.setitem(PROFILES, "tiny", dataclasses.replace(TINY, store_trunk=64))
+    ours = Study("tiny", photos)
+    kept = ours.evaluate(weights, "tokyo-xs", 0.4)
+    np.testing.assert_allclose(kept.distances, plain.distances, atol=2e-3)
+    state = load_weights(build("resnet18"), weights)
+    with torch.no_grad():
+        state.aggregation[3].bias.add_(0.1)
+    save_weights(state, ours.cache / "other.safetensors", {})
+    monkeypatch.setattr(study, "store_trunk", None)  # a model with the same trunk reads what is there
+    other = ours.evaluate(ours.cache / "other.safetensors", "tokyo-xs", 0.4)
+    assert not np.allclose(other.distances, kept.distances)
+
+
+def test_rows_of_every_kind(photos, monkeypatch):
+    """GeoWarp's re-ranking, the fusions and the soups, on the tiny study, against the functions on its stored predictions."""
+    tiny = dataclasses.replace(TINY, store_trunk=64, rerank=3, geowarp=profiles.CITY_GEOWARP | {"self_supervised": 2, "mined": 2, "candidates": 6},
+                               lr_regression=1e-3, lr_discriminator=1e-3)
+    monkeypatch.setitem(PROFILES, "tiny", tiny)
+    ours = Study("tiny", photos)
+    warp, grl = study.Evaluation("GeoWarp", rerank=True), study.Evaluation("CosFace")
+    before, after = ours.result(study.Evaluation("GeoWarp"), "sf-xs"), ours.result(warp, "sf-xs")
+    local, regression = ours.warp_model("GeoWarp")
+    data = ours.sets["sf-xs"]
+    for query, (old, new) in enumerate(zip(before.predictions, after.predictions)):
+        assert sorted(old[:3]) == sorted(new[:3]) and old[3] == new[3]
+        scores = geowarp.pair_scores(local, regression, [data.queries["path"].iloc[query]], list(data.database["path"].iloc[new[:3]]),
+                                     np.array([[0, 0], [0, 1], [0, 2]]), SIDE)
+        assert (np.diff(scores) <= 1e-5).all()
+    other = ours.result(grl, "sf-xs")
+    fused = {name: ours.result(study.Fusion(name, warp, grl), "sf-xs").predictions for name in ("NIF", "SIF", "RRF")}
+    assert (fused["SIF"] == fuse.shared_first(after.predictions, other.predictions)).all()
+    assert (fused["NIF"] == fuse.nearest_first(after.predictions, after.distances, other.predictions, other.distances)[0]).all()
+    assert (fused["RRF"] == fuse.reciprocal_ranks(after.predictions, other.predictions)).all()
+    for method in ("avg", "min"):  # the multi-scale variants are re-ranked together, each by its own candidates
+        row = study.Evaluation("GeoWarp", multiscale=method, rerank=True)
+        plain, ranked = ours.result(dataclasses.replace(row, rerank=False), "sf-xs"), ours.result(row, "sf-xs")
+        assert (np.sort(plain.predictions[:, :3]) == np.sort(ranked.predictions[:, :3])).all()
+    soup = load_file(ours.weights("uniform soup"))
+    three = [load_file(ours.weights(name)) for name in study.LOSSES]
+    np.testing.assert_allclose(soup["aggregation.3.weight"], np.mean([s["aggregation.3.weight"].numpy() for s in three], 0), atol=1e-7)
+    assert set(ours.greedy_soup()) <= set(study.LOSSES) and ours.weights("Model Soup").exists()
+
+
 # Tables
 
 def test_the_published_tables():
@@ -256,8 +341,8 @@ def test_the_published_tables():
 
 @pytest.mark.parametrize("number", TABLES)
 def test_conditions_are_spelled_and_ordered_as_published(number):
-    assert list(TABLES[number]) == list(report.published(number)["condition"].unique())
-    assert set(TABLES[number]) <= set(TRAININGS)
+    known = list(report.published(number)["condition"].unique())
+    assert [condition for condition in TABLES[number] if condition in known] == known
 
 
 def result_of(ranks):
@@ -270,7 +355,7 @@ def test_a_table_of_ours_beside_the_published(tmp_path):
     parts = []
     for condition, ranks in results.items():
         parts += [report.cells(1, condition, "sf-xs", result_of(ranks)), report.cells(1, condition, "tokyo-xs", why)]
-    report.write_table(tmp_path, "table_01", pd.concat(parts, ignore_index=True), "Table 1. Losses", {"tokyo-xs": why})
+    report.write_table(tmp_path, pd.concat(parts, ignore_index=True), {"tokyo-xs": why})
 
     long = pd.read_csv(tmp_path / "tables/table_01.csv")
     assert ",".join(long.columns) == "table,condition,dataset,metric,value,ci_low,ci_high,queries,published"

@@ -13,6 +13,7 @@ def main(arguments=None):
         command.add_argument("profile", help="smoke, city or paper")
         command.add_argument("--data", metavar="FOLDER", help="a folder with sf-xs, tokyo-xs and tokyo-night instead of the rendered city")
     run.add_argument("--image-size", type=int, metavar="N", help="pixels of the square images instead of the profile's")
+    run.add_argument("--seeds", type=int, metavar="N", help="repeat every training N times: the claims ledger then uses their spread")
     pretrain = commands.add_parser("pretrain", help="train the starting weights in vgeo/weights again, from nothing")
     pretrain.add_argument("--real", metavar="FOLDER", help="photographs to score on as well: a folder with database and queries_v1")
     options = parser.parse_args(arguments)
@@ -23,7 +24,7 @@ def main(arguments=None):
         if options.command == "run":
             from vgeo.run import run_study
 
-            run_study(options.profile, options.data, options.image_size)
+            run_study(options.profile, options.data, options.image_size, options.seeds)
         elif options.command == "data":
             from vgeo.study import Study
 

@@ -56,9 +56,14 @@ def resized_crop(images, size, generator, area=0.5, ratio=(3 / 4, 4 / 3), tilt=0
 
 
 def original(images, size, generator):
-    """The original's augmentation: uint8 (B, 3, H, W) to normalised float32 (B, 3, size, size). DESIGN: jitter 0.7, hue 0.5, crop 0.5."""
+    """CosPlace's augmentation: uint8 (B, 3, H, W) to normalised float32 (B, 3, size, size), jitter of 0.7, hue 0.5, crop from 0.5 of the area."""
     images = jitter(images.float().div_(255), generator, 0.7, 0.5)
     return _normalised(resized_crop(images, size, generator))
+
+
+def recoloured(images, generator):
+    """The jitter of `original` without its crop: float (B, 3, H, W) in 0..1 to normalised float32."""
+    return _normalised(jitter(images, generator, 0.7, 0.5))
 
 
 def strong(images, size, generator, strength=1.0):

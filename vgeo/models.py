@@ -22,6 +22,7 @@ BACKBONES = {  # name: (constructor, ImageNet weights, channels of the last feat
         torchvision.models.efficientnet_v2_s, torchvision.models.EfficientNet_V2_S_Weights.IMAGENET1K_V1, 1280
     ),
 }
+TRUNK = 6  # stages: ResNet18 up to layer2 (stride 8), EfficientNetV2-S up to the sixth of its eight blocks (stride 16)
 CITY_WEIGHTS = Path(__file__).parent / "weights"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -47,27 +48,53 @@ class GeM(nn.Module):
 
 
 class GeoModel(nn.Module):
-    """Backbone and head, with the parameter names of the public CosPlace code; make it with `build`."""
+    """Backbone and head, with the parameter names of the public CosPlace code; make it with `build`.
+
+    The backbone is a sequence of eight `stages`; the first six, the trunk, are what `freeze` freezes.
+    """
 
     def __init__(self, backbone_name, net, channels, dim):
         super().__init__()
         self.backbone_name = backbone_name
         self.backbone = nn.Sequential(*list(net.children())[:-2])  # without pooling and classifier
         self.aggregation = nn.Sequential(L2Norm(), GeM(), nn.Flatten(), nn.Linear(channels, dim), L2Norm())
+        self.frozen = False
 
-    def features(self, images):
-        """Feature map (B, C, H / 32, W / 32, rounded up) of float images as `forward` takes them."""
-        return self.backbone(images)
+    @property
+    def stages(self):
+        return self.backbone if self.backbone_name == "resnet18" else self.backbone[0]
 
-    def forward(self, images):
-        """Descriptors (B, dim), float32 of unit length, of `normalise`d images (B, 3, H, W).
+    def features(self, images, stages=None):
+        """Feature map (B, C, h, w) after so many stages, or all, of float images as `forward` takes them."""
+        return self.stages[:stages](images)
+
+    def trunk(self, images):
+        """What the frozen stages make of float images (B, 3, H, W): (B, C, h, w). Equal in all models that share a start."""
+        return self.features(images, TRUNK)
+
+    def upper(self, trunk):
+        """Feature map (B, C, H / 32, W / 32, rounded up) from the trunk's."""
+        return self.stages[TRUNK:](trunk)
+
+    def head(self, features):
+        """Descriptors (B, dim) from the last feature map, float32 of unit length.
 
         Under autocast only the backbone runs in the lower precision: descriptors are compared by distances that are
         small beside its rounding.
         """
-        features = self.features(images)
         with torch.autocast(features.device.type, enabled=False):
             return self.aggregation(features.float())
+
+    def forward(self, images):
+        """Descriptors (B, dim), float32 of unit length, of `normalise`d images (B, 3, H, W)."""
+        return self.head(self.upper(self.trunk(images)))
+
+    def train(self, mode=True):
+        """As nn.Module's; a frozen trunk stays in evaluation mode."""
+        super().train(mode)
+        if self.frozen:
+            self.stages[:TRUNK].eval()
+        return self
 
 
 def build(backbone, weights=None, dim=512):
@@ -93,14 +120,20 @@ def build(backbone, weights=None, dim=512):
 
 
 def freeze(model):
-    """Stop the training of the early layers, as CosPlace does: what they learned on ImageNet is kept.
+    """Stop the training of the trunk, as CosPlace does: what it learned on ImageNet is kept.
 
     ResNet18 trains `layer3`, `layer4` and the head; EfficientNetV2-S the last two blocks of `features` and the
-    head. Only the parameters are frozen: as in the original, the frozen layers' BatchNorm goes on updating its
-    statistics in training mode.
+    head. Unlike the original, the trunk's BatchNorm keeps its statistics too: the same image then has the same trunk
+    features in every model that started alike, and they are computed once for all of them.
     """
-    frozen = model.backbone[:6] if model.backbone_name == "resnet18" else model.backbone[0][:-2]
-    frozen.requires_grad_(False)
+    model.frozen = True
+    model.stages[:TRUNK].requires_grad_(False)
+    model.train(model.training)
+
+
+def trunk_hash(model):
+    """SHA-256 of the trunk: models that share it share the trunk features of an image."""
+    return weights_hash(model.stages[:TRUNK])
 
 
 def normalise(images):
@@ -129,7 +162,7 @@ def save_weights(model_or_state, path, recipe, dtype=None):
 
 
 def load_weights(model, path):
-    """Load a file of `save_weights` into the model, in the model's own dtype and on its device.
+    """Load a file of `save_weights` into the model, in the model's own dtype and on its device; returns the model.
 
     Raises VgeoError, in one line, when the file is missing, damaged or of another format, when its names or shapes
     are not exactly the model's, or when it has values that are not finite. The model is then unchanged.
@@ -149,6 +182,7 @@ def load_weights(model, path):
         name = getattr(model, "backbone_name", type(model).__name__)
         raise VgeoError(f"{path}: not weights of this {name} ({found}): build the model that they were saved from")
     model.load_state_dict(state)
+    return model
 
 
 def weights_hash(source):

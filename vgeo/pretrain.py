@@ -23,7 +23,7 @@ from vgeo.models import CITY_WEIGHTS, build, save_weights, weights_hash
 from vgeo.retrieve import search
 from vgeo.train import batches
 
-STREETS = Plan(size=96, seed=977)  # a seed that no profile uses
+STREETS = Plan(size=96, seed=977, images_per_class=16)  # a seed that no profile uses
 QUARTERS = 60  # 48 classes of 16 images each
 CHECK = Plan(size=96, seed=978, train_districts=0, test_districts=0, test_queries=0, tokyo_districts=0, tokyo_places=0, night_target=0,
              val_queries=300)  # streets to validate on, San-Francisco-like, never trained on
@@ -44,9 +44,10 @@ class Stage:
 
 # Small images first: an image of 64 pixels costs a quarter of one of 128. Sized for some tens of minutes on two cores each.
 STAGES = {
-    "resnet18": (Stage(64, 1100, 64, 4e-4, 2e-4, (0.0, 0.6)), Stage(96, 200, 64, 2e-4, 1e-5, (0.4, 0.6))),
+    "resnet18": (Stage(64, 1100, 64, 4e-4, 2e-4, (0.0, 0.6)), Stage(96, 200, 64, 2e-4, 1e-5, (0.4, 0.6)),
+                 Stage(96, 1600, 64, 3e-4, 1e-5, (0.4, 0.8))),
     # from labels alone EfficientNetV2-S learns nothing in this time: it imitates the ResNet18
-    "efficientnet_v2_s": (Stage(64, 700, 48, 1e-3, 1e-4, (0.0, 1.0)),),
+    "efficientnet_v2_s": (Stage(64, 400, 48, 1e-3, 5e-4, (0.0, 0.6)), Stage(96, 250, 48, 5e-4, 2e-5, (0.4, 0.7))),
 }
 MARGIN = Margin(s=20)  # no margin: a network that knows nothing yet does not get past one
 LR_CLASSIFIER = 2.0  # times the model's rate
@@ -156,7 +157,7 @@ def _pretrain(backbone, stages, table, teacher, checks, folder):
             for row, (_, images) in zip(rows, load_batches(paths[np.concatenate(rows)] if rows else [], stage.batch_size, STREETS.size)):
                 done = (state["iteration"] - first) / stage.iterations
                 rate = stage.lr_end + (stage.lr - stage.lr_end) * 0.5 * (1 + np.cos(np.pi * done))
-                rate *= min(1, (state["iteration"] + 1) / 50)
+                rate = float(rate * min(1, (state["iteration"] + 1) / 50))  # a plain float: checkpoints hold nothing else
                 optimizer.param_groups[0]["lr"], optimizer.param_groups[1]["lr"] = rate, LR_CLASSIFIER * rate
                 generator = torch.Generator().manual_seed(STREETS.seed * 1_000_003 + state["iteration"])
                 strength = stage.strength[0] + (stage.strength[1] - stage.strength[0]) * done

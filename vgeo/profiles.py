@@ -9,6 +9,18 @@ from vgeo.errors import VgeoError
 ROOT = Path(__file__).resolve().parents[1]  # of the repository: notebooks/ and results/ lie there
 
 
+# GeoWarp's training. stages: of the backbone, whose output are the local features. All stages, stride 32, are a map of 16 x 16 for the
+# original's 512 pixels; for 96 pixels they are one of 3 x 3 without any geometry, so the city takes stride 8, which is 12 x 12.
+GEOWARP = {
+    "k": 0.6,  # of the trapezoids
+    "self_supervised": 16, "mined": 16,  # pairs in an iteration
+    "weights": {"self_supervised": 1.0, "feature_wise": 10.0, "consistency": 0.1},
+    "candidates": 20_000, "near": 1.2,  # pairs to choose the mined ones from, and how far their descriptors may lie apart
+    "stages": {"resnet18": 8, "efficientnet_v2_s": 8},
+}
+CITY_GEOWARP = GEOWARP | {"mined": 4, "candidates": 800, "stages": {"resnet18": 6, "efficientnet_v2_s": 4}}
+
+
 @dataclass(frozen=True)
 class Profile:
     """The defaults are the original's (CosPlace's code and the report's section 1.3 and 5.2)."""
@@ -30,6 +42,16 @@ class Profile:
     lr_model: float = 1e-5
     lr_classifier: float = 0.01
     seeds: tuple = (0,)
+    # The largest image size, in pixels, up to which the frozen trunk's output is kept on disk for all models that share it. A view of
+    # 96 pixels takes 37 kB with ResNet18, and grows with the square.
+    store_trunk: int = 0
+    # gradient reversal (the report, section 3)
+    grl_weight: float = 0.3
+    lr_discriminator: float = 1e-5
+    # GeoWarp (the report, section 5; its paper, section 4)
+    lr_regression: float = 1e-4
+    rerank: int = 5  # predictions
+    geowarp: dict = field(default_factory=lambda: GEOWARP)
     # evaluation
     radius: float = 25.0  # metres
     predictions: int = 20  # stored per query
@@ -39,13 +61,15 @@ class Profile:
 PROFILES = {
     # minutes: what a notebook opened in JupyterLab and the tests use; its recalls mean nothing
     "smoke": Profile(
-        "smoke", weights="city", image_size=64, epochs=1, iterations=12, lr_model=1e-4,
+        "smoke", weights="city", image_size=64, epochs=1, iterations=12, lr_model=1e-4, store_trunk=160,
+        lr_discriminator=1e-3, lr_regression=1e-3, geowarp=CITY_GEOWARP | {"candidates": 100},
         city=Plan(size=64, seed=2, train_districts=2, images_per_class=10, val_districts=1, val_queries=60, test_districts=1, test_queries=60,
                   tokyo_districts=1, tokyo_places=20, night_target=4, heading_step=60),
     ),
     # the whole study on two cores: fewer and smaller images, so fewer iterations at a higher rate
     "city": Profile(
-        "city", weights="city", image_size=96, epochs=3, iterations=100, lr_model=3e-4,
+        "city", weights="city", image_size=96, epochs=3, iterations=80, lr_model=3e-4, store_trunk=160,
+        lr_discriminator=1e-3, lr_regression=1e-3, geowarp=CITY_GEOWARP,
         city=Plan(size=96, seed=1),
     ),
     "paper": Profile("paper"),  # sf-xs, tokyo-xs and tokyo-night in --data FOLDER; hours on a GPU

@@ -1,5 +1,6 @@
 """Tables and figures: ours beside the published value, with a 95 % interval and the number of queries."""
 
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -8,9 +9,24 @@ import pandas as pd
 import seaborn as sns
 
 from vgeo.datasets import RetrievalSet, load_image
-from vgeo.metrics import interval, recall
+from vgeo.metrics import interval, paired_test, recall
 
 COLUMNS = ["table", "condition", "dataset", "metric", "value", "ci_low", "ci_high", "queries", "published"]
+TITLES = {  # the report's captions
+    1: "Results obtained with different loss functions",
+    2: "baseline and GRL improvements",
+    3: "Results on tokyo-night with different brightness factors",
+    4: "Results with GeoWarp respect to baseline",
+    5: "Results of different models and comparison between ResNet18 and EfficientNetV2s",
+    6: "Results of the model soup with CosFace + ArcFace + SphereFace",
+    7: "Results of the two techniques and comparison",
+    8: "Results of the multi-scale testing for GRL + ResNet18",
+    9: "Results of the multi-scale testing for GeoWarp + ResNet18",
+    10: "Results of the multi-scale testing for GRL + EfficientNetV2s",
+    11: "Results of the multi-scale testing for GeoWarp + EfficientNetV2s",
+    12: "Results obtained combining SIF and different multi-scale approaches (EffV2s as backbone)",
+    13: "Results obtained combining NIF and different multi-scale approaches (EffV2s as backbone)",
+}
 RIGHT, WRONG = "#0072B2", "#D55E00"  # of the colour-blind safe palette
 
 
@@ -18,6 +34,13 @@ def published(table):
     """The report's cells of one table: condition, dataset, metric, value in percent."""
     cells = pd.read_csv(Path(__file__).parent / "data" / "report_tables.csv")
     return cells[cells["table"] == table].drop(columns="table").reset_index(drop=True)
+
+
+def best_published(table, dataset, metric="R@1"):
+    """The report's best row of a column, in words."""
+    known = published(table)
+    row = known[(known["dataset"] == dataset) & (known["metric"] == metric)].sort_values("value").iloc[-1]
+    return f"the report's is {row['condition']}'s, {row['value']:.1f}."
 
 
 def cells(table, condition, dataset, result, recalls=(1, 5)):
@@ -54,17 +77,65 @@ def wide(table, reasons=None):
     return pd.DataFrame(grid)
 
 
-def write_table(folder, name, table, title, reasons=None):
-    """`tables/<name>.csv` (long form) and `.md` (as read) under the results folder."""
-    folder = Path(folder) / "tables"
+def write_table(folder, table, reasons=None):
+    """Writes one table of the report, in long form (COLUMNS), as `tables/table_NN.csv`, and as read, `.md` and `.tex`, under the results folder.
+
+    reasons: {data set: why it is absent}. Returns the Markdown.
+    """
+    folder, number = Path(folder) / "tables", int(table["table"].iloc[0])
     folder.mkdir(parents=True, exist_ok=True)
+    name, title = f"table_{number:02d}", f"Table {number}. {TITLES[number]}"
     table.round({"value": 2, "ci_low": 2, "ci_high": 2}).to_csv(folder / f"{name}.csv", index=False)
     view = wide(table, reasons)
     head = ["", *view.columns]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     lines += ["| " + " | ".join([condition, *(text.replace(" | ", " / ") for text in row)]) + " |" for condition, row in zip(view.index, view.to_numpy())]
-    note = "Ours in percent (95 % interval) / published; best of each column in bold; n queries."
-    (folder / f"{name}.md").write_text(f"# {title}\n\n" + "\n".join(lines) + f"\n\n{note}\n")
+    text = f"# {title}\n\n" + "\n".join(lines) + f"\n\n{NOTE}\n"
+    (folder / f"{name}.md").write_text(text)
+    (folder / f"{name}.tex").write_text(_latex(view, title))
+    return text
+
+
+NOTE = "Ours in percent (95 % interval) / published; best of each column in bold; n queries. Rows without a published value are ours alone."
+
+
+def _latex(view, title):
+    """A booktabs table of a `wide` one; needs the packages booktabs and graphicx."""
+    def plain(text):
+        text = re.sub(r"([%&_#])", r"\\\1", str(text)).replace("–", "--").replace(" | ", " / ")
+        return re.sub(r"\*\*(.+?)\*\*", r"\\textbf{\1}", text)
+
+    rows = [" & ".join([plain(condition), *map(plain, row)]) + r" \\" for condition, row in zip(view.index, view.to_numpy())]
+    return "\n".join([
+        r"\begin{table}", r"\centering", r"\resizebox{\linewidth}{!}{%", r"\begin{tabular}{l" + "c" * view.shape[1] + "}", r"\toprule",
+        " & ".join(["", *map(plain, view.columns)]) + r" \\", r"\midrule", *rows, r"\bottomrule", r"\end{tabular}}",
+        rf"\caption{{{plain(title)}. {plain(NOTE)}}}", r"\end{table}", ""])
+
+
+def compare(results, base, others, n=1):
+    """Each of the conditions `others` against `base` on the same queries, R@n: a row per data set with the exact paired test (McNemar).
+
+    results: {condition: {data set: Result, or a str where it is absent}}.
+    """
+    rows = []
+    for condition in others:
+        for dataset, result in results[condition].items():
+            if isinstance(result, str):
+                continue
+            one, two = result.right(n), results[base][dataset].right(n)
+            rows.append((condition, dataset, f"R@{n}", 100 * (one.mean() - two.mean()), int((one & ~two).sum()), int((two & ~one).sum()), paired_test(one, two)))
+    return pd.DataFrame(rows, columns=["condition", "dataset", "metric", f"difference from {base}", "only it is right", f"only {base} is right", "p"]).round(4)
+
+
+def say(comparison, level=0.05):
+    """A `compare` table in words, Markdown: what differs by more than chance, or that nothing does."""
+    column = comparison.columns[3]
+    clear = comparison[comparison["p"] < level]
+    lines = [f"- {row['condition']}, {row['dataset']} {row['metric']}: {row[column]:+.1f} points against {column[16:]} (p = {row['p']:.3f})." for _, row in clear.iterrows()]
+    rest = len(comparison) - len(clear)
+    if rest:
+        lines.append(f"- {'None' if clear.empty else f'The other {rest}'} of the {len(comparison)} differences {'is' if clear.empty else 'are not'} more than these queries leave to chance (p < {level}).")
+    return "\n".join(lines)
 
 
 def write_figure(folder, name, figure):

@@ -52,16 +52,15 @@ def execute(notebook, output, parameters, results):
     return executed
 
 
-def run_study(profile, data=None, image_size=None):
+def run_study(profile, data=None, image_size=None, seeds=None):
     """Every notebook of `notebooks/` in order for a profile; prints a line for each and where the results lie."""
-    study = Study(profile, data, image_size)
-    parameters = {"profile": profile, "data": str(study.data_folder) if data else None, "image_size": image_size}
+    study = Study(profile, data, image_size, seeds)
+    parameters = {"profile": profile, "data": str(study.data_folder) if data else None, "image_size": image_size, "seeds": seeds}
     began = time.perf_counter()
     for notebook in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
         start = time.perf_counter()
         print(f"{notebook.stem} ...", flush=True)
         execute(notebook, study.results / "notebooks" / notebook.name, parameters, study.results)
         print(f"{notebook.stem}: {time.perf_counter() - start:.0f} s", flush=True)
-    for table in sorted((study.results / "tables").glob("table_*.md")):
-        print("\n" + table.read_text())
+    print("\n" + (study.results / "tables" / "table_01.md").read_text())
     print(f"done in {(time.perf_counter() - began) / 60:.1f} minutes; tables, figures and notebooks are in {study.results}")

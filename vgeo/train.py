@@ -3,6 +3,7 @@
 import csv
 import time
 from dataclasses import asdict, dataclass
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -11,12 +12,10 @@ from tqdm.auto import tqdm
 from vgeo import augment
 from vgeo.artefacts import Checkpoint
 from vgeo.datasets import load_batches
-from vgeo.describe import describe, device
+from vgeo.describe import device
 from vgeo.errors import VgeoError
 from vgeo.losses import MARGINS, AngularMarginLoss
-from vgeo.metrics import first_hit, recall
 from vgeo.models import build, freeze, save_weights
-from vgeo.retrieve import search
 
 LOG_EVERY = 25  # iterations averaged in a row of the log
 CHECKPOINT_SECONDS = 30  # at most this much work, and a row of the log, is lost when a training is killed
@@ -37,6 +36,8 @@ class Recipe:
     lr_classifier: float
     seed: int
     precision: str  # "bf16" or "float32"
+    method: str = "CosPlace"  # or "GRL", "GeoWarp": what is trained along
+    lr_extra: float | None = None  # of what is trained along
 
     def as_dict(self):
         return asdict(self)
@@ -70,19 +71,32 @@ def batches(labels, batch_size, first, last, seed):
     return rows
 
 
-def validate(model, recipe, val):
-    """R@1 in percent of the model on a RetrievalSet."""
-    found = [describe(model, list(table["path"]), recipe.image_size) for table in (val.database, val.queries)]
-    predictions, _ = search(*found, 1)
-    return recall(first_hit(predictions, val.positives), 1)
+def live_views(model, paths, rows, size, seed, first=0):
+    """Yields the trunk's output (B, C, h, w) for the images of rows[first], rows[first + 1], ..., each augmented anew.
+
+    paths: array of files; rows: one index array an iteration. A view depends on the seed and the iteration's number alone.
+    """
+    where = next(model.parameters()).device
+    if first < len(rows):
+        for iteration, (_, images) in enumerate(load_batches(paths[np.concatenate(rows[first:])], len(rows[0]), size), first):
+            generator = torch.Generator().manual_seed(seed * 1_000_003 + iteration)
+            images = augment.original(images.to(where), size, generator).contiguous(memory_format=torch.channels_last)
+            with torch.no_grad(), torch.autocast(where.type, torch.bfloat16, enabled=precision() == "bf16"):
+                trunk = model.trunk(images)
+            yield trunk
 
 
-def train(recipe, table, val, folder, progress="training"):
+def train(recipe, table, validate, folder, views, target_views=None, extra=None, progress="training"):
     """Trains by the recipe and leaves `model.safetensors` (best epoch), its recipe and `log.csv` in the folder.
 
-    table: images with CosPlace labels (`datasets.cosplace_classes`); val: a RetrievalSet. The log has a row each time the loss was averaged
-    (iteration, loss, images/s) and, at an epoch's end, the validation R@1 in percent. Killed at any moment, the next call with the same
-    folder goes on from its checkpoint and ends with the same weights. Raises VgeoError when the loss is no longer finite.
+    table: images with CosPlace labels (`datasets.cosplace_classes`), trained in the order of `batches`. validate(model): R@1 in percent.
+    views(model, first): iterator over the trunk's output for each iteration's images from `first` on; target_views: likewise for as many
+    images of another domain, which go through the network in the same batch. extra: a module with `loss(model, source maps, target maps,
+    iteration) -> (scalar to add, {name: number for the log})`, trained along and saved as `extra.safetensors`.
+
+    The log has a row each time the loss was averaged (iteration, loss, images/s, the extra's numbers) and, at an epoch's end, the validation
+    R@1 in percent. Killed at any moment, the next call with the same folder goes on from its checkpoint and ends with the same weights.
+    Raises VgeoError when the loss is no longer finite.
     """
     where = device()
     torch.manual_seed(recipe.seed)
@@ -90,55 +104,69 @@ def train(recipe, table, val, folder, progress="training"):
     freeze(model)
     labels = table["label"].to_numpy()
     criterion = AngularMarginLoss(512, int(labels.max()) + 1, MARGINS[recipe.margin]).to(where)
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=recipe.lr_model)
-    classifier = torch.optim.Adam(criterion.parameters(), lr=recipe.lr_classifier)
-    checkpoint = Checkpoint(folder / "checkpoint.pt", model=model, criterion=criterion, optimizer=optimizer, classifier=classifier)
-    state = checkpoint.load() or {"iteration": 0, "log": [], "best": -1.0, "weights": {}}
-    log, total = state["log"], recipe.epochs * recipe.iterations
-    rows = batches(labels, recipe.batch_size, state["iteration"], total, recipe.seed)
-    paths = table["path"].to_numpy()
-    size = len(rows[0]) if rows else 0
-    losses, clock, saved = [], time.perf_counter(), time.perf_counter()
+    parts = {"model": model, "criterion": criterion,
+             "optimizer": torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=recipe.lr_model),
+             "classifier": torch.optim.Adam(criterion.parameters(), lr=recipe.lr_classifier)}
+    if extra:
+        parts |= {"extra": extra.to(where), "extra_optimizer": torch.optim.Adam(extra.parameters(), lr=recipe.lr_extra)}
+    optimizers = [part for part in parts.values() if isinstance(part, torch.optim.Optimizer)]
+    checkpoint = Checkpoint(folder / "checkpoint.pt", **parts)
+    state = checkpoint.load() or {"iteration": 0, "log": [], "best": -1.0, "weights": {}, "extra": {}}
+    log, first, total = state["log"], state["iteration"], recipe.epochs * recipe.iterations
+    rows = batches(labels, recipe.batch_size, 0, total, recipe.seed)
+    sums, clock, saved = [], time.perf_counter(), time.perf_counter()
     model.train()
-    with tqdm(total=total, initial=state["iteration"], desc=progress, unit=" iterations") as bar:
-        for _, images in load_batches(paths[np.concatenate(rows)] if rows else [], size, recipe.image_size):
+    with tqdm(total=total, initial=first, desc=progress, unit=" iterations") as bar:
+        targets = target_views(model, first) if target_views else repeat(None)
+        for row, trunk, target in zip(rows[first:], views(model, first), targets):
             iteration = state["iteration"]
-            target = torch.from_numpy(labels[rows[iteration - total]]).to(where)
             # every iteration has its own random numbers: a resumed run needs no generator's state
             torch.manual_seed(recipe.seed * 1_000_003 + iteration)
-            images = augment.original(images.to(where), recipe.image_size, torch.default_generator)
+            size = len(trunk)
             with torch.autocast(where.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-                descriptors = model(images.contiguous(memory_format=torch.channels_last))
-            loss = criterion(descriptors, target)
-            optimizer.zero_grad()
-            classifier.zero_grad()
+                # one batch: BatchNorm then sees in training the mixture that its statistics describe
+                maps = model.upper(trunk if target is None else torch.cat([trunk, target]))
+            loss = criterion(model.head(maps[:size]), torch.from_numpy(labels[row]).to(where))
+            values = {"loss": loss.detach()}
+            if extra:
+                added, shown = extra.loss(model, maps[:size], maps[size:], iteration)
+                loss, values = loss + added, values | shown
+            for optimizer in optimizers:
+                optimizer.zero_grad()
             loss.backward()
-            optimizer.step()
-            classifier.step()
-            losses.append(loss.detach())
+            for optimizer in optimizers:
+                optimizer.step()
+            sums.append(values)
             iteration += 1
             ended = iteration % recipe.iterations == 0
             if ended or iteration % LOG_EVERY == 0:
-                mean = float(torch.stack(losses).mean())
-                if not np.isfinite(mean):
-                    raise VgeoError(f"{progress}: the loss is {mean} at iteration {iteration}: lower lr_model ({recipe.lr_model:g})")
-                now = time.perf_counter()
-                log.append([iteration, round(mean, 5), round(len(losses) * size / (now - clock), 1), None])
-                losses, clock = [], now
-                bar.set_postfix(loss=f"{mean:.2f}")
+                means = {name: round(float(torch.stack([v[name] for v in sums]).mean()), 5) for name in sums[0]}
+                if not np.isfinite(list(means.values())).all():
+                    raise VgeoError(f"{progress}: the loss is {means} at iteration {iteration}: lower lr_model ({recipe.lr_model:g})")
+                speed = len(sums) * size / (time.perf_counter() - clock)
+                log.append({"iteration": iteration, **means, "images_per_second": round(speed, 1), "val_R@1": None})
+                sums, clock = [], time.perf_counter()
+                bar.set_postfix(loss=f"{means['loss']:.2f}")
             if ended:
-                log[-1][3] = round(validate(model, recipe, val), 2)
-                bar.set_postfix(loss=f"{mean:.2f}", val_R1=log[-1][3])
-                if log[-1][3] > state["best"]:
-                    state["best"], state["weights"] = log[-1][3], {k: v.cpu().clone() for k, v in model.state_dict().items()}
+                log[-1]["val_R@1"] = round(validate(model), 2)
+                bar.set_postfix(loss=f"{means['loss']:.2f}", val_R1=log[-1]["val_R@1"])
+                if log[-1]["val_R@1"] > state["best"]:
+                    state["best"] = log[-1]["val_R@1"]
+                    state["weights"] = {k: v.cpu().clone() for k, v in model.state_dict().items()}
+                    state["extra"] = {k: v.cpu().clone() for k, v in extra.state_dict().items()} if extra else {}
                 clock = time.perf_counter()
             state["iteration"] = iteration
             # only where a loss row has just been written: the average of a row is never split by a stop
-            if not losses and (ended or time.perf_counter() - saved > CHECKPOINT_SECONDS):
+            if not sums and (ended or time.perf_counter() - saved > CHECKPOINT_SECONDS):
                 checkpoint.save(**state)
                 saved = time.perf_counter()
             bar.update()
     with open(folder / "log.csv", "w", newline="") as file:
-        csv.writer(file).writerows([["iteration", "loss", "images_per_second", "val_R@1"], *log])
-    save_weights(state["weights"], folder / "model.safetensors", recipe.as_dict() | {"val_R@1": state["best"]})
+        writer = csv.DictWriter(file, log[0])
+        writer.writeheader()
+        writer.writerows(log)
+    made_of = recipe.as_dict() | {"val_R@1": state["best"]}
+    if extra:
+        save_weights(state["extra"], folder / "extra.safetensors", made_of)
+    save_weights(state["weights"], folder / "model.safetensors", made_of)
     checkpoint.path.unlink(missing_ok=True)
