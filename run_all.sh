@@ -12,7 +12,7 @@ die() { say "$@"; exit 1; }
 
 usage() {
     cat << 'EOF'
-Usage: ./run_all.sh [PROFILE] [--data FOLDER] [--image-size N]
+Usage: ./run_all.sh [PROFILE] [--data FOLDER] [--image-size N] [--seeds N]
 
 Sets up .venv (once), then regenerates the study's tables and figures in results/PROFILE.
 
@@ -23,6 +23,7 @@ PROFILE                            expected time on 2 cores, after the set-up
 
   --data FOLDER    read the data sets from FOLDER instead (sf-xs, tokyo-xs, ... as they are published)
   --image-size N   the side of the images, in pixels
+  --seeds N        repeat every training N times, for the spread in the ledger of claims
   --setup          only set up
 
 VGEO_PYTHON=/path/to/python uses that Python, with what is installed there, and skips the set-up.

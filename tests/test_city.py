@@ -236,7 +236,7 @@ def test_layout(root):
 def test_names_and_pixels(root):
     for path in root.rglob("*.jpg"):
         fields = parse_name(path)
-        zone = {"sf-xs": 10, "night_target": 10}.get(path.relative_to(root).parts[0], 54)
+        zone = {"sf-xs": 10}.get(path.relative_to(root).parts[0], 54)
         assert (fields["zone"], fields["letter"]) == (zone, "S")
         lat, lon = to_degrees(zone).transform(fields["utm_east"], fields["utm_north"])
         assert abs(fields["lat"] - lat) < 1e-5 and abs(fields["lon"] - lon) < 1e-5

@@ -433,7 +433,7 @@ def _write(folder, origin, camera, image, month, pano, tile="", note=""):
 
 def _district(plan, part, number):
     """The district and where it lies: districts stand 600 m apart in rows of 40, the parts of one city 3 km."""
-    east, north, zone, letter = {"tokyo": TOKYO_ORIGIN, "pretrain": PRETRAIN_ORIGIN}.get(part, SAN_FRANCISCO_ORIGIN)
+    east, north, zone, letter = {"tokyo": TOKYO_ORIGIN, "target": TOKYO_ORIGIN, "pretrain": PRETRAIN_ORIGIN}.get(part, SAN_FRANCISCO_ORIGIN)
     shift = {"train": 0, "val": 3000, "test": 6000, "tokyo": 0, "target": 9000, "pretrain": 0}[part]
     rng = _task(plan.seed, part, number)
     style = {"tokyo": paint.TOKYO, "target": paint.TOKYO, "pretrain": None}.get(part, paint.SAN_FRANCISCO)

@@ -57,14 +57,13 @@ class Warp(nn.Module):
         one, other, targets = geowarp.self_supervised_pairs(single.float() / 255, generator, n["k"])
         one, other = augment.recoloured(one, generator), augment.recoloured(other, generator)
         # times 4: the paper's code, to which the weights belong, adds up the mean errors of both quadrilaterals in both orders
-        supervised = 4 * nn.functional.mse_loss(self.regression(local(one), local(other)), targets)
-        found = geowarp.symmetric(self.regression, local(query), local(positive))
-        warped = geowarp.warp(query, found[:, 0]), geowarp.warp(positive, found[:, 1])
-        feature_wise = geowarp.feature_wise_loss(local(warped[0]), local(warped[1]))
-        consistency = geowarp.consistency_loss(predict, query, positive)
-        total = sum(n["weights"][name] * loss for name, loss in
-                    (("self_supervised", supervised), ("feature_wise", feature_wise), ("consistency", consistency)) if n["weights"][name])
-        return total, {"self_supervised": supervised.detach(), "feature_wise": feature_wise.detach(), "consistency": consistency.detach()}
+        losses = {"self_supervised": 4 * nn.functional.mse_loss(self.regression(local(one), local(other)), targets)}
+        if n["weights"]["feature_wise"]:
+            found = geowarp.symmetric(self.regression, local(query), local(positive))
+            losses["feature_wise"] = geowarp.feature_wise_loss(local(geowarp.warp(query, found[:, 0])), local(geowarp.warp(positive, found[:, 1])))
+        if n["weights"]["consistency"]:
+            losses["consistency"] = geowarp.consistency_loss(predict, query, positive)
+        return sum(n["weights"][name] * loss for name, loss in losses.items()), {name: loss.detach() for name, loss in losses.items()}
 
     def _load(self, rows, where):
         (_, images), = load_batches(self.paths[np.array(rows)], len(rows), self.size)

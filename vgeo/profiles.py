@@ -68,7 +68,7 @@ PROFILES = {
     ),
     # the whole study on two cores: fewer and smaller images, so fewer iterations at a higher rate
     "city": Profile(
-        "city", weights="city", image_size=96, epochs=3, iterations=80, lr_model=3e-4, store_trunk=160,
+        "city", weights="city", image_size=96, epochs=3, iterations=80, lr_model=1e-4, store_trunk=160,
         lr_discriminator=1e-3, lr_regression=1e-3, geowarp=CITY_GEOWARP,
         city=Plan(size=96, seed=1),
     ),

@@ -42,6 +42,9 @@ TRAININGS = {
     "ArcFace": {"backbone": RESNET, "margin": "ArcFace"},
     "GRL": {"backbone": RESNET, "margin": "CosFace", "method": "GRL"},
     "GeoWarp": {"backbone": RESNET, "margin": "CosFace", "method": "GeoWarp"},
+    # what each of GeoWarp's losses adds
+    "GeoWarp, self-supervised": {"backbone": RESNET, "margin": "CosFace", "method": "GeoWarp", "without": ("feature_wise", "consistency")},
+    "GeoWarp, no consistency": {"backbone": RESNET, "margin": "CosFace", "method": "GeoWarp", "without": ("consistency",)},
     "EffV2s": {"backbone": EFFNET, "margin": "CosFace"},
     "EffV2s + GRL": {"backbone": EFFNET, "margin": "CosFace", "method": "GRL"},
     "EffV2s + GeoWarp": {"backbone": EFFNET, "margin": "CosFace", "method": "GeoWarp"},
@@ -251,7 +254,8 @@ class Study:
         if recipe.method == "GRL":
             made_of |= {"night": self._fingerprint(self._night_target()), "weight": p.grl_weight}
         elif recipe.method == "GeoWarp":
-            made_of |= {"geowarp": p.geowarp}
+            numbers = p.geowarp | {"weights": {loss: 0.0 if loss in recipe.without else weight for loss, weight in p.geowarp["weights"].items()}}
+            made_of |= {"geowarp": numbers}
         label = f"train {name}" + (f", seed {seed}" if seed else "")
 
         def make(folder):
@@ -262,7 +266,7 @@ class Study:
             elif recipe.method == "GeoWarp":
                 start = load_weights(build(recipe.backbone), self.start(recipe.backbone)).to(device())
                 pairs = mine_pairs(start, table, p.geowarp["candidates"], p.image_size, seed, p.geowarp["near"])
-                extra = Warp(table["path"].to_numpy(), pairs, p.image_size, p.geowarp["stages"][recipe.backbone], p.geowarp, seed)
+                extra = Warp(table["path"].to_numpy(), pairs, p.image_size, p.geowarp["stages"][recipe.backbone], numbers, seed)
             train(recipe, table, self.validate, folder, views, targets, extra, label)
 
         return self._step(label, "models", made_of, make, resumes=True)

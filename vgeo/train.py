@@ -38,9 +38,10 @@ class Recipe:
     precision: str  # "bf16" or "float32"
     method: str = "CosPlace"  # or "GRL", "GeoWarp": what is trained along
     lr_extra: float | None = None  # of what is trained along
+    without: tuple = ()  # losses of GeoWarp's that are left out
 
     def as_dict(self):
-        return asdict(self)
+        return asdict(self) | {"without": list(self.without)}  # as JSON gives it back
 
 
 def precision():
