@@ -63,8 +63,8 @@ PROFILES = {
     "smoke": Profile(
         "smoke", weights="city", image_size=64, epochs=1, iterations=12, lr_model=1e-4, store_trunk=160,
         lr_discriminator=1e-3, lr_regression=1e-3, geowarp=CITY_GEOWARP | {"candidates": 100},
-        city=Plan(size=64, seed=2, train_districts=2, images_per_class=10, val_districts=1, val_queries=60, test_districts=1, test_queries=60,
-                  tokyo_districts=1, tokyo_places=20, night_target=4, heading_step=60),
+        city=Plan(size=64, seed=2, train_districts=2, images_per_class=10, val_districts=1, val_queries=24, test_districts=1, test_queries=24,
+                  tokyo_districts=1, tokyo_places=10, night_target=4, heading_step=120),
     ),
     # the whole study on two cores: fewer and smaller images, so fewer iterations at a higher rate
     "city": Profile(
