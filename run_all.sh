@@ -17,8 +17,8 @@ Usage: ./run_all.sh [PROFILE] [--data FOLDER] [--image-size N] [--seeds N]
 Sets up .venv (once), then regenerates the study's tables and figures in results/PROFILE.
 
 PROFILE                            expected time on 2 cores, after the set-up
-  smoke  a tiny city, few steps    about 3 minutes
-  city   the default               about 13 minutes
+  smoke  a tiny city, few steps    about 8 minutes
+  city   the default               about an hour
   paper  sf-xs, tokyo-xs and tokyo-night, ImageNet weights: hours on a GPU; needs the data sets
 
   --data FOLDER    read the data sets from FOLDER instead (sf-xs, tokyo-xs, ... as they are published)

@@ -400,7 +400,8 @@ def test_keys_are_equal_where_recipes_are(one, other):
 
 def test_every_field_of_a_training_changes_its_key():
     first = recipe("start")
-    other = {"backbone": "efficientnet_v2_s", "weights": "city", "margin": "ArcFace", "precision": "bf16"}
+    other = {"backbone": "efficientnet_v2_s", "weights": "city", "margin": "ArcFace", "precision": "bf16", "method": "GRL",
+             "lr_extra": 1e-3, "without": ("consistency",)}
     for field, value in first.as_dict().items():
         changed = replace(first, **{field: other.get(field, value + 1 if field not in other else None)})
         assert key(changed.as_dict()) != key(first.as_dict())

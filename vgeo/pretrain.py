@@ -114,7 +114,8 @@ def write_card():
     """Writes `weights/README.md` from the recipes that lie beside the weights."""
     lines = ["# Starting weights", "", "Made by `python -m vgeo pretrain` on daylight streets of invented quarters that no profile uses; no real photograph was trained on.",
              "R@1 in percent, never trained on: `city` 300 phone queries in 480 photos of a San-Francisco-like district at 96 pixels, `real` 582 queries in",
-             "849 real photographs of San Francisco at 128 pixels. The curve is in the `.csv`, the recipe in the `.json`.", ""]
+             "849 real photographs of San Francisco at 128 pixels. The curve is in the `.csv`, the recipe in the `.json`. ResNet18's curve was measured on an",
+             "earlier, harder version of the city's queries; its score is of the present one.", ""]
     for path in sorted(CITY_WEIGHTS.glob("*.json")):
         recipe = json.loads(path.read_text())
         last = recipe["score"]

@@ -138,12 +138,13 @@ def say(comparison, level=0.05):
     return "\n".join(lines)
 
 
-def write_figure(folder, name, figure):
-    """`figures/<name>.png` and `.svg` under the results folder."""
+def write_figure(folder, name, figure, photos=False):
+    """`figures/<name>.png` and `.svg` under the results folder; of a page of photos the `.png` alone."""
     folder = Path(folder) / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / f"{name}.png", dpi=90, bbox_inches="tight", metadata={"Software": None})
-    figure.savefig(folder / f"{name}.svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
+    if not photos:
+        figure.savefig(folder / f"{name}.svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
 
 
 def style():

@@ -94,7 +94,7 @@ def _tables():
         1: {name: Evaluation(name) for name in ("CosFace", "SphereFace", "ArcFace")},
         2: {"baseline": base, "GRL": grl},
         3: {f"{name} brightness={f if f < 1 else 'none'}": replace(row, night=f)
-            for name, row in (("baseline", base), ("GRL", grl)) for f in (1.0, *BRIGHTNESS, *MORE_BRIGHTNESS)},
+            for f in (1.0, *BRIGHTNESS, *MORE_BRIGHTNESS) for name, row in (("baseline", base), ("GRL", grl))},
         4: {"baseline": base, "baseline + GeoWarp (before re-ranking)": replace(warp, rerank=False), "baseline + GeoWarp": warp},
         5: {"baseline": base, "ResNet18 + GeoWarp": warp, "ResNet18 + GRL": grl, "EffV2s": eff,
             "EffV2s + GeoWarp (before re-ranking)": replace(eff_warp, rerank=False), "EffV2s + GeoWarp": eff_warp, "EffV2s + GRL": eff_grl,
@@ -573,22 +573,22 @@ class Study:
     def write_run(self):
         """Adds to `run.json`: profile, seeds, data identity, starting weights, versions, machine, and key and wall seconds of every step."""
         path = self.results / "run.json"
-        before = json.loads(path.read_text())["steps"] if path.exists() else {}
+        before = json.loads(path.read_text()) if path.exists() else {}
         steps = {label: {"key": folder.name, "seconds": artefacts.seconds(folder)} for label, folder in self.steps.items()}
         names = ("torch", "torchvision", "faiss-cpu", "numpy", "scipy", "pandas", "opencv-python-headless", "pillow", "numba")
         record = {
             "profile": self.profile.name, "image_size": self.profile.image_size, "seeds": list(self.profile.seeds),
             "data": self.identities() | {"train": f"{len(self.train_table)} images, {self.train_table.attrs['classes']} classes, "
                                                   f"group {self.train_table.attrs['group']}"},
-            "starting_weights": {name: weights_hash(self.start(name)) for name in (RESNET, EFFNET)},
+            "starting_weights": {b: weights_hash(self.start(b)) for b in sorted({TRAININGS[name]["backbone"] for name, _ in self._models})},
             "models": {label[6:]: weights_hash(folder / "model.safetensors") for label, folder in self.steps.items() if label.startswith("train ")},
             "versions": {"python": platform.python_version()} | {name: version(name) for name in names},
             "machine": {"system": f"{platform.system()} {platform.machine()}", "cores": os.cpu_count(), "device": str(device()),
                         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None, "precision": precision()},
-            "steps": before | steps,
+            "steps": steps,
         }
-        if path.exists():
-            record["models"] = json.loads(path.read_text())["models"] | record["models"]
+        for part in ("starting_weights", "models", "steps"):  # what other notebooks wrote
+            record[part] = before.get(part, {}) | record[part]
         self.results.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps(record, indent=2) + "\n")
