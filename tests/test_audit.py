@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vgeo.audit import BEFORE, COLUMNS, CONCLUSIONS, KEY, MULTI_SCALE, RERANKED, RUNS, audit, read_record, run_of
+from vgeo.audit import BEFORE, COLUMNS, CONCLUSIONS, MULTI_SCALE, RERANKED, RUNS, audit, run_of
+from vgeo.record import KEY, bold as printed_bold, logged, printed
 from vgeo.errors import VgeoError
 
 QUERIES = {"sf-xs": 1000, "tokyo-xs": 315, "tokyo-night": 105}
@@ -21,7 +22,7 @@ def printable(percent, queries):
 @pytest.fixture(scope="module")
 def clean():
     """(tables, logs, bold) with the rows of the published record and invented values that agree with everything."""
-    cells = read_record()[0][KEY]
+    cells = printed()[KEY]
     rows = list(dict.fromkeys(zip(cells["table"], cells["condition"])))
     values = {}
     for i, run in enumerate(sorted({run_of(*row) for row in rows})):
@@ -174,7 +175,7 @@ def test_a_missing_column(record):
 
 @pytest.fixture(scope="module")
 def published():
-    return audit(*read_record())
+    return audit(printed(), logged(), printed_bold())
 
 
 def known(rule, table, condition, pairs):
@@ -230,7 +231,7 @@ def test_named_sources(published):
 
 
 def test_impossible_counts_by_brute_force(published):
-    tables, logs, _ = read_record()
+    tables, logs = printed(), logged()
     possible = {d: {f"{math.floor(1000 * k / n + 0.5) / 10:.1f}" for k in range(n + 1)} for d, n in QUERIES.items()}
     wrong = {tuple(row) for *row, value in tables[[*KEY, "value"]].itertuples(index=False) if f"{value:.1f}" not in possible[row[2]]}
     assert set(published.loc[published["rule"] == "count", KEY].itertuples(index=False, name=None)) == wrong
@@ -239,7 +240,7 @@ def test_impossible_counts_by_brute_force(published):
 
 
 def test_the_record_is_whole():
-    tables, logs, bold = read_record()
+    tables, logs, bold = printed(), logged(), printed_bold()
     assert len(tables) == 318 and len(logs) == 130 and len(bold) == 72
     cells = set(tables[KEY].itertuples(index=False, name=None))
     assert set(bold.itertuples(index=False, name=None)) <= cells and not bold.duplicated().any()

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from vgeo import claims
-from vgeo.audit import read_record
+from vgeo import claims, record
 from vgeo.claims import ALL, CLAIMS, COSTS, MARGIN, VERDICTS, difference_interval, holm, ledger, verdict_counts
 from vgeo.errors import VgeoError
 from vgeo.metrics import paired_test
@@ -183,7 +182,7 @@ def test_reported_effects():
 
 def test_claims_are_well_formed():
     """Each names rows of the published tables, or of a brightness that the text speaks of."""
-    tables = read_record()[0]
+    tables = record.printed()
     printed = set(tables[["table", "condition", "dataset", "metric"]].itertuples(index=False, name=None))
     assert len({claim.quote for claim in CLAIMS} | {cost.quote for cost in COSTS}) >= 20 and len(CLAIMS) + len(COSTS) >= 24
     assert len(set(map(str, CLAIMS))) == len(CLAIMS)

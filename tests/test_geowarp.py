@@ -250,7 +250,7 @@ def test_consistency_loss_of_predictors():
         "not to the swap": lambda a, b: IDENTITY * torch.tensor([1.0, 0.5])[:, None, None] + torch.zeros(len(a), 1, 1, 1),
         "not to the flip": lambda a, b: IDENTITY + shift + torch.zeros(len(a), 2, 1, 1),
     }
-    loss = {name: consistency_loss(predict, a, b).item() for name, predict in predictors.items()}
+    loss = {name: consistency_loss(predict, a, b, a.flip(-1), b.flip(-1)).item() for name, predict in predictors.items()}
     assert loss["identity"] == 0 and loss["equivariant"] < 1e-10
     assert (marked(a) - IDENTITY).abs().max() > 0.01
     assert loss["not to the swap"] == pytest.approx(0.25 * 2 / 3, rel=1e-5)  # each coordinate is 0.5 off in two of three comparisons
@@ -261,7 +261,7 @@ def test_consistency_label_has_no_gradient():
     """Moving all predictions to the right moves the label as well; the gradient knows only the flipped ones."""
     shift = torch.tensor(0.1, requires_grad=True)
     images = smooth(1, 8)
-    consistency_loss(lambda a, b: IDENTITY + shift * torch.tensor([1.0, 0.0]) + torch.zeros(1, 2, 4, 2), images, images).backward()
+    consistency_loss(lambda a, b: IDENTITY + shift * torch.tensor([1.0, 0.0]) + torch.zeros(1, 2, 4, 2), *[images] * 4).backward()
     assert shift.grad.item() == pytest.approx(2 / 3 * 0.5 * 2 * 0.2, rel=1e-5)  # with the label's own gradient it would be twice that
 
 

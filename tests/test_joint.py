@@ -8,11 +8,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from vgeo import geowarp
+from vgeo import joint
 from vgeo import train as training
 from vgeo.artefacts import Checkpoint
 from vgeo.errors import VgeoError
-from vgeo.joint import Domain, Warp, mine_pairs
-from vgeo.models import build, freeze, save_weights
+from vgeo.joint import Domain, Warp, mine_pairs, train_alone
+from vgeo.models import build, freeze, load_weights, save_weights
 from vgeo.profiles import CITY_GEOWARP
 from vgeo.train import Recipe, batches, live_views
 
@@ -39,7 +40,7 @@ def extra_of(method, table):
     torch.manual_seed(2)
     if method == "GRL":
         return Domain("resnet18", 0.3)
-    return Warp(table["path"].to_numpy(), np.array([[0, 1], [3, 5], [6, 8]]), SIDE, 6, NUMBERS, seed=0)
+    return Warp(table["path"].to_numpy(), np.array([[0, 1], [3, 5], [6, 8]]), SIDE, 6, NUMBERS, 0, "float32")
 
 
 @pytest.mark.parametrize("method", ["GRL", "GeoWarp"])
@@ -106,6 +107,42 @@ def test_a_joint_training_that_was_stopped_ends_the_same(photos, tmp_path, monke
     assert list(log.columns) == ["iteration", "loss", *names, "images_per_second", "val_R@1"] and log[names].notna().all(axis=None)
     start_state, trained = extra_of(method, table).state_dict(), load_file(tmp_path / "whole/extra.safetensors")
     assert any(not torch.equal(start_state[name], trained[name]) for name in trained)
+
+
+def test_a_regression_trained_alone(photos, tmp_path, monkeypatch):
+    """Stopped or not it ends the same; the model beside it stays as it is; it learns what it is shown."""
+    table, start = photos
+    monkeypatch.setattr(joint, "LOG_EVERY", 2)
+    monkeypatch.setattr(joint, "CHECKPOINT_SECONDS", 0)
+    model = build("resnet18", start)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def run(folder, iterations=4):
+        folder.mkdir(exist_ok=True)
+        train_alone(extra_of("GeoWarp", table), model, iterations, 1e-3, folder)
+        return load_file(folder / "extra.safetensors"), pd.read_csv(folder / "log.csv")
+
+    whole, log = run(tmp_path / "whole")
+    assert list(log.columns) == ["iteration", "loss", "self_supervised", "feature_wise", "consistency", "seconds"] and list(log["iteration"]) == [2, 4]
+    real = Checkpoint.save
+    with monkeypatch.context() as patch:
+        def stop(self, **values):
+            real(self, **values)
+            raise KeyboardInterrupt
+
+        patch.setattr(Checkpoint, "save", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "stopped")
+    resumed, _ = run(tmp_path / "stopped")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    run(tmp_path / "longer", 100)
+
+    def error(extra):
+        return np.mean([extra.eval().loss(model, None, None, 1000 + i)[1]["self_supervised"].item() for i in range(20)])
+
+    trained = load_weights(extra_of("GeoWarp", table), tmp_path / "longer/extra.safetensors")
+    assert error(trained) < 0.95 * error(extra_of("GeoWarp", table))
 
 
 def test_mined_pairs_show_one_place_and_lie_near(photos):

@@ -24,7 +24,8 @@ from vgeo.metrics import interval
 from vgeo.models import build, load_weights, normalise, save_weights, weights_hash
 from vgeo.profiles import PROFILES, Profile
 from vgeo.run import execute
-from vgeo.study import TABLES, Study
+from vgeo.rows import TABLES
+from vgeo.study import Study
 
 SIDE = 32
 TINY = Profile(
@@ -235,7 +236,7 @@ def test_a_training_is_done_once_and_recorded(photos, weights, monkeypatch, tmp_
     other.evaluate(weights, "sf-xs")
     other.write_run()  # of a second notebook: adds to the first's
     written = json.loads((tmp_path / f"results/tiny-{photos.name}/run.json").read_text())
-    assert written["models"] == {"CosFace": weights_hash(folder / "model.safetensors")}
+    assert written["models"] == {"CosFace": {"model": weights_hash(folder / "model.safetensors")}}
     assert written["starting_weights"] == {"resnet18": weights_hash(weights)}
     assert written["steps"]["train CosFace"]["key"] == folder.name and len(written["steps"]) == 1 + 2 * 3
     assert written["data"]["train"] == "12 images, 3 classes, group (0, 0, 0)"
@@ -296,14 +297,18 @@ def test_stored_trunks_change_nothing_but_their_rounding(photos, weights, monkey
     assert not np.allclose(other.distances, kept.distances)
 
 
-def test_rows_of_every_kind(photos, monkeypatch):
+@pytest.mark.parametrize("stages", [6, 8])
+def test_rows_of_every_kind(photos, monkeypatch, stages):
     """GeoWarp's re-ranking, the fusions and the soups, on the tiny study, against the functions on its stored predictions."""
-    tiny = dataclasses.replace(TINY, store_trunk=64, rerank=3, geowarp=profiles.CITY_GEOWARP | {"self_supervised": 2, "mined": 2, "candidates": 6},
-                               lr_regression=1e-3, lr_discriminator=1e-3)
+    numbers = {"self_supervised": 2, "mined": 2, "candidates": 6, "alone": 3, "stages": {"resnet18": stages}}
+    tiny = dataclasses.replace(TINY, store_trunk=64, rerank=3, geowarp=profiles.CITY_GEOWARP | numbers, lr_regression=1e-3, lr_discriminator=1e-3)
     monkeypatch.setitem(PROFILES, "tiny", tiny)
     ours = Study("tiny", photos)
     warp, grl = study.Evaluation("GeoWarp", rerank=True), study.Evaluation("CosFace")
     before, after = ours.result(study.Evaluation("GeoWarp"), "sf-xs"), ours.result(warp, "sf-xs")
+    # local features of the frozen trunk: the regression beside the baseline's extractor; of later stages: both trained together
+    assert (ours.weights("GeoWarp") == ours.weights("CosFace")) == (stages == 6)
+    assert ours.training_seconds("GeoWarp") > 0
     local, regression = ours.warp_model("GeoWarp")
     data = ours.sets["sf-xs"]
     for query, (old, new) in enumerate(zip(before.predictions, after.predictions)):
@@ -386,7 +391,31 @@ def test_the_views_of_a_table_without_published_values():
     assert list(one["metric"]) == ["R@1", "R@20"]
     view = report.wide(one)
     assert view.shape == (1, 2) and "|" not in view.iloc[0, 0] and view.iloc[0, 1] == "**100.0** (100.0–100.0)"
-    assert report.wide(report.cells(1, "CosFace", "sf-xs", "gone")).iloc[0, 0] == "no data | 52.3"
+    assert report.wide(report.cells(1, "CosFace", "sf-xs", "gone")).iloc[0, 0] == "no data / 52.3"
+
+
+def test_differences_are_tested_and_said():
+    results = {"base": {"sf-xs": result_of([5] * 8 + [0] * 4), "tokyo-xs": "absent"},
+               "better": {"sf-xs": result_of([0] * 12), "tokyo-xs": "absent"}, "other": {"sf-xs": result_of([0, 0, 5, 5] * 3), "tokyo-xs": "absent"}}
+    found = report.compare(results, "base", ["better", "other"])
+    first, second = found.to_dict("records")
+    assert len(found) == 2 and (first["condition"], first["against"], first["dataset"], first["metric"]) == ("better", "base", "sf-xs", "R@1")
+    assert first["difference"] == pytest.approx(100 * 8 / 12, abs=1e-4) and first["p"] == pytest.approx(2 * 0.5**8, abs=1e-4)
+    assert (first["only it is right"], first["only the other is right"]) == (8, 0)
+    assert (second["only it is right"], second["only the other is right"], second["p"]) == (4, 2, pytest.approx(2 * (1 + 6 + 15) / 64, abs=1e-4))
+    text = report.say(found)
+    assert "better, sf-xs R@1: +66.7 points against base (p = 0.008)" in text and "other" not in text.split("\n")[0] and "The other 1 of the 2" in text
+
+
+def test_markdown_and_latex_survive_odd_names(tmp_path):
+    table = pd.DataFrame({"a|b": ["x | y", 1], "": ["50 %", "**2**"]})
+    lines = report.markdown(table).splitlines()
+    assert lines[0] == r"| a\|b |  |" and lines[1] == "| --- | --- |" and lines[2] == r"| x \| y | 50 % |"
+    parts = [report.cells(3, f"baseline brightness={f}", "tokyo-night", result_of([k, 9])) for k, f in enumerate(("none", "0.1"))]
+    report.write_table(tmp_path, pd.concat(parts, ignore_index=True))
+    tex = (tmp_path / "tables/table_03.tex").read_text()
+    assert r"\textbf{50.0} (0.0--100.0) / 49.5" in tex and "**" not in tex and "–" not in tex and "Ours in percent (95 \\% interval)" in tex
+    assert r"\begin{tabular}{lcc}" in tex and {line.count("&") for line in tex.splitlines() if line.endswith(r"\\")} == {2}
 
 
 def test_figures_are_written_alike_each_time(tmp_path):

@@ -1,15 +1,12 @@
 """The audit of the published record: where the report disagrees with arithmetic, its authors' logs, itself and its text."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
 from vgeo.errors import VgeoError
+from vgeo.record import KEY, bold as printed_bold
 
-DATA = Path(__file__).parent / "data"
 COLUMNS = ["rule", "table", "condition", "dataset", "metric", "printed", "evidence", "finding"]
-KEY = ["table", "condition", "dataset", "metric"]
 BEFORE = " (before re-ranking)"  # of a log's condition: the same GeoWarp model without the warp
 UNFILTERED = " (no brightness filter)"
 
@@ -57,11 +54,6 @@ CONCLUSIONS = {
 }
 
 
-def read_record():
-    """The published record that comes with the package -> (tables, logs, bold), the three arguments of `audit`."""
-    return pd.read_csv(DATA / "report_tables.csv"), pd.read_csv(DATA / "author_logs.csv"), pd.read_csv(DATA / "report_bold.csv")
-
-
 def audit(tables, logs, bold=None):
     """Every disagreement that the rules below find -> DataFrame of COLUMNS, one row each, by rule and then by table.
 
@@ -71,7 +63,7 @@ def audit(tables, logs, bold=None):
     and `evidence` are percent, or a factor where `metric` is brightness; NaN where a finding has no such number. `condition` is empty
     where a whole column is meant. Raises VgeoError when a column is missing.
     """
-    bold = read_record()[2] if bold is None else bold
+    bold = printed_bold() if bold is None else bold
     logged = [*KEY[:3], "queries", "brightness", "R@1", "R@5", "R@10", "R@20"]
     for name, frame, needed in (("tables", tables, [*KEY, "value"]), ("logs", logs, logged), ("bold", bold, KEY)):
         if missing := sorted(set(needed) - set(frame.columns)):

@@ -3,12 +3,12 @@
 import math
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from vgeo import record
 from vgeo.errors import VgeoError
 from vgeo.metrics import paired_test
 
@@ -153,8 +153,7 @@ def ledger(result, seeds, costs=None):
         if name not in names or not (math.isfinite(ratio) and ratio > 0):
             raise VgeoError(f"cost {name!r}: {ratio}: give a ratio above 0 for one of {', '.join(names)}")
     found = cache(result)
-    tables = pd.read_csv(Path(__file__).parent / "data" / "report_tables.csv")
-    published = tables.set_index(["table", "condition", "dataset", "metric"])["value"].to_dict()
+    published = record.printed().set_index(record.KEY)["value"].to_dict()
     rows = [_compare(claim, dataset, metric, found, seeds, published)
             for claim in CLAIMS for dataset in claim.datasets for metric in claim.metrics]
     rows += [_cost(cost, costs.get(cost.name)) for cost in COSTS]

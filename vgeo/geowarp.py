@@ -137,18 +137,18 @@ def mirror(quadrilaterals):
     return quadrilaterals[..., [1, 0, 3, 2], :] * quadrilaterals.new_tensor([-1.0, 1.0])
 
 
-def consistency_loss(predict, images_a, images_b):
+def consistency_loss(regression, a, b, flipped_a, flipped_b):
     """How far the predictions change with the order of a pair and its horizontal flip -> scalar, mean squared error of coordinates.
 
-    predict: (images_a, images_b) -> quadrilaterals (B, 2, 4, 2). The pair is given swapped, flipped and both; what is predicted for it,
-    mapped back, is compared with the prediction for the pair as it is, a pseudo-label without gradient. (The paper's code
-    adds up the errors to the mean of all four.)
+    a, b: local features of the pair's images, flipped_a, flipped_b of the flipped images, (B, C, GRID, GRID) each; regression: of two of
+    them -> quadrilaterals (B, 2, 4, 2). The pair is given swapped, flipped and both; what is predicted for it, mapped back, is compared
+    with the prediction for the pair as it is, a pseudo-label without gradient. (The paper's code adds up the errors to the mean of all
+    four.)
     """
     with torch.no_grad():
-        label = predict(images_a, images_b)
-    flipped_a, flipped_b = images_a.flip(-1), images_b.flip(-1)
+        label = regression(a, b)
     again = [
-        predict(images_b, images_a).flip(1), mirror(predict(flipped_a, flipped_b)), mirror(predict(flipped_b, flipped_a)).flip(1)
+        regression(b, a).flip(1), mirror(regression(flipped_a, flipped_b)), mirror(regression(flipped_b, flipped_a)).flip(1)
     ]
     return torch.stack([F.mse_loss(prediction, label) for prediction in again]).mean()
 

@@ -1,15 +1,21 @@
 """What is trained along with the extractor, each beside CosPlace's own loss: the domain discriminator, or GeoWarp's regression."""
 
+import math
+import time
+
 import numpy as np
 import torch
 from torch import nn
+from tqdm.auto import tqdm
 
 from vgeo import augment, geowarp
+from vgeo.artefacts import Checkpoint
 from vgeo.datasets import load_batches
-from vgeo.describe import describe
+from vgeo.describe import describe, device
 from vgeo.errors import VgeoError
 from vgeo.grl import Discriminator, domain_loss
-from vgeo.models import BACKBONES, normalise
+from vgeo.models import BACKBONES, normalise, save_weights
+from vgeo.train import CHECKPOINT_SECONDS, LOG_EVERY, by_class, means, write_log
 
 
 class Domain(nn.Module):
@@ -28,42 +34,48 @@ class Domain(nn.Module):
 class Warp(nn.Module):
     """The report's section 5.1: the warping regression, from self-supervised pairs and mined query-positive pairs.
 
-    paths: training images; pairs: int (P, 2), rows of it that show one place (`mine_pairs`). numbers: the profile's `geowarp`.
+    paths: training images; pairs: int (P, 2), rows of it that show one place (`mine_pairs`). numbers: the profile's `geowarp`; precision: as in
+    `train.Recipe`, of the local features.
     """
 
-    def __init__(self, paths, pairs, size, stages, numbers, seed):
+    def __init__(self, paths, pairs, size, stages, numbers, seed, precision):
         super().__init__()
         self.regression = geowarp.Regression()
-        self.paths, self.pairs, self.size, self.stages, self.numbers, self.seed = paths, pairs, size, stages, numbers, seed
+        self.paths, self.pairs, self.size, self.stages = paths, pairs, size, stages
+        self.numbers, self.seed, self.precision = numbers, seed, precision
 
     def loss(self, model, source, target, iteration):
         """The weighted sum of the three losses on this iteration's images, drawn from the seed and its number."""
-        n = self.numbers
+        n, weights = self.numbers, self.numbers["weights"]
+        mined = n["mined"] if weights["feature_wise"] or weights["consistency"] else 0
         rng = np.random.default_rng([self.seed, 3, iteration])
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + iteration)
         alone = rng.integers(len(self.paths), size=n["self_supervised"])
-        pairs = self.pairs[rng.integers(len(self.pairs), size=n["mined"])]
+        pairs = self.pairs[rng.integers(len(self.pairs), size=mined)]
         images = self._load([*alone, *pairs[:, 0], *pairs[:, 1]], next(model.parameters()).device)
-        single, query, positive = images.split([n["self_supervised"], n["mined"], n["mined"]])
-        query, positive = normalise(query), normalise(positive)
+        single, query, positive = images.split([len(alone), mined, mined])
 
         def local(x):
-            return geowarp.local_features(model.features(x, self.stages))
-
-        def predict(a, b):
-            return self.regression(local(a), local(b))
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                maps = model.features(x.contiguous(memory_format=torch.channels_last), self.stages)
+            return geowarp.local_features(maps.float())
 
         # two views of one photo have one light: the jitter of training stands in for the years between a query and its positive
         one, other, targets = geowarp.self_supervised_pairs(single.float() / 255, generator, n["k"])
         one, other = augment.recoloured(one, generator), augment.recoloured(other, generator)
         # times 4: the paper's code, to which the weights belong, adds up the mean errors of both quadrilaterals in both orders
-        losses = {"self_supervised": 4 * nn.functional.mse_loss(self.regression(local(one), local(other)), targets)}
-        if n["weights"]["feature_wise"]:
-            found = geowarp.symmetric(self.regression, local(query), local(positive))
-            losses["feature_wise"] = geowarp.feature_wise_loss(local(geowarp.warp(query, found[:, 0])), local(geowarp.warp(positive, found[:, 1])))
-        if n["weights"]["consistency"]:
-            losses["consistency"] = geowarp.consistency_loss(predict, query, positive)
-        return sum(n["weights"][name] * loss for name, loss in losses.items()), {name: loss.detach() for name, loss in losses.items()}
+        one, other = local(torch.cat([one, other])).chunk(2)
+        losses = {"self_supervised": 4 * nn.functional.mse_loss(self.regression(one, other), targets)}
+        if mined:
+            query, positive = normalise(query), normalise(positive)
+            a, b = local(torch.cat([query, positive])).chunk(2)
+        if weights["feature_wise"]:
+            warped = geowarp.warp(torch.cat([query, positive]), geowarp.symmetric(self.regression, a, b).transpose(0, 1).flatten(0, 1))
+            losses["feature_wise"] = geowarp.feature_wise_loss(*local(warped).chunk(2))
+        if weights["consistency"]:
+            flipped_a, flipped_b = local(torch.cat([query, positive]).flip(-1)).chunk(2)
+            losses["consistency"] = geowarp.consistency_loss(self.regression, a, b, flipped_a, flipped_b)
+        return sum(weights[name] * loss for name, loss in losses.items()), {name: loss.detach() for name, loss in losses.items()}
 
     def _load(self, rows, where):
         (_, images), = load_batches(self.paths[np.array(rows)], len(rows), self.size)
@@ -75,15 +87,45 @@ def mine_pairs(model, table, count, size, seed, threshold=1.2):
 
     `count` pairs are drawn, a class at a time in random order; the model's descriptors decide which are kept. Raises VgeoError when none is.
     """
-    labels = table["label"].to_numpy()
-    order = np.argsort(labels, kind="stable")
-    start = np.searchsorted(labels[order], np.arange(labels.max() + 2))
+    members, start = by_class(table["label"].to_numpy())
     rng = np.random.default_rng([seed, 4])
     classes = np.concatenate([rng.permutation(len(start) - 1) for _ in range(-(-count // (len(start) - 1)))])[:count]
-    pairs = np.array([rng.choice(order[start[c]:start[c + 1]], 2, replace=False) for c in classes if start[c + 1] - start[c] > 1])
+    pairs = np.array([rng.choice(members[start[c]:start[c + 1]], 2, replace=False) for c in classes if start[c + 1] - start[c] > 1])
     images, places = np.unique(pairs, return_inverse=True)
     found = describe(model, table["path"].to_numpy()[images], size)[places.reshape(pairs.shape)]
     near = np.linalg.norm(found[:, 0] - found[:, 1], axis=1) < threshold
     if not near.any():
         raise VgeoError(f"none of {len(pairs)} pairs of one class is nearer than {threshold} in descriptors: train the extractor longer first")
     return pairs[near]
+
+
+def train_alone(extra, model, iterations, lr, folder, progress="training"):
+    """Trains `extra` by its own loss beside a model that stays as it is; leaves `extra.safetensors` (the last iteration's) and `log.csv`.
+
+    This is GeoWarp's training where the local features are the frozen trunk's: neither half of the joint training then touches the other.
+    lr: Adam's rate, falling to 0 along a cosine. Killed at any moment, the next call goes on from the checkpoint to the same weights.
+    """
+    where = device()
+    model.to(where).eval()
+    extra.to(where).train()
+    optimizer = torch.optim.Adam(extra.parameters(), lr=lr)
+    checkpoint = Checkpoint(folder / "checkpoint.pt", extra=extra, optimizer=optimizer)
+    state = checkpoint.load() or {"iteration": 0, "log": []}
+    values, clock, saved = [], time.perf_counter(), time.perf_counter()
+    for iteration in tqdm(range(state["iteration"], iterations), progress, iterations, initial=state["iteration"], unit=" iterations"):
+        optimizer.param_groups[0]["lr"] = lr * (1 + math.cos(math.pi * iteration / iterations)) / 2
+        loss, shown = extra.loss(model, None, None, iteration)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        values.append({"loss": loss.detach(), **shown})
+        if (iteration + 1) % LOG_EVERY == 0 or iteration + 1 == iterations:
+            seconds = time.perf_counter() - clock
+            state["log"].append({"iteration": iteration + 1, **means(values, progress, iteration + 1, f"lr_regression ({lr:g})"), "seconds": round(seconds, 2)})
+            values, clock = [], time.perf_counter()
+            if time.perf_counter() - saved > CHECKPOINT_SECONDS:
+                checkpoint.save(**state | {"iteration": iteration + 1})
+                saved = time.perf_counter()
+    write_log(folder, state["log"])
+    save_weights(extra, folder / "extra.safetensors", {"iterations": iterations, "lr": lr})
+    checkpoint.path.unlink(missing_ok=True)

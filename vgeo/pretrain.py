@@ -19,9 +19,9 @@ from vgeo.datasets import cosplace_classes, load_batches, open_retrieval_set, re
 from vgeo.describe import describe, device
 from vgeo.losses import AngularMarginLoss, Margin
 from vgeo.metrics import first_hit, recall
-from vgeo.models import CITY_WEIGHTS, build, save_weights, weights_hash
+from vgeo.models import CITY_WEIGHTS, build, load_weights, save_weights, weights_hash
 from vgeo.retrieve import search
-from vgeo.train import batches
+from vgeo.train import batches, by_class, precision
 
 STREETS = Plan(size=96, seed=977, images_per_class=16)  # a seed that no profile uses
 QUARTERS = 60  # 48 classes of 16 images each
@@ -56,12 +56,11 @@ TEMPERATURE = 0.1
 
 def pairs(labels, batch_size, first, last, seed):
     """Rows of iterations first to last - 1: two images each of batch_size / 2 classes, the second ones in the second half."""
-    order = np.argsort(labels, kind="stable")
-    start = np.searchsorted(labels[order], np.arange(labels.max() + 2))
+    members, start = by_class(labels)
     rows = []
     for iteration, row in enumerate(batches(labels, batch_size // 2, first, last, seed), first):
         pick = np.random.default_rng([seed, 2, iteration]).random(len(row))
-        rows.append(np.concatenate([row, order[start[labels[row]] + (pick * np.diff(start)[labels[row]]).astype(int)]]))
+        rows.append(np.concatenate([row, members[start[labels[row]] + (pick * np.diff(start)[labels[row]]).astype(int)]]))
     return rows
 
 
@@ -105,24 +104,25 @@ def pretrain(cache, real=None):
     for backbone, stages in STAGES.items():
         folder = Path(cache) / "pretraining" / backbone
         folder.mkdir(parents=True, exist_ok=True)
-        model = _pretrain(backbone, stages, table, teacher, checks, folder)
-        teacher = model
+        _pretrain(backbone, stages, table, teacher, checks, folder)
+        teacher = load_weights(build(backbone), CITY_WEIGHTS / f"{backbone}.safetensors").to(device(), memory_format=torch.channels_last).eval()
     write_card()
 
 
 def write_card():
     """Writes `weights/README.md` from the recipes that lie beside the weights."""
     lines = ["# Starting weights", "", "Made by `python -m vgeo pretrain` on daylight streets of invented quarters that no profile uses; no real photograph was trained on.",
-             "R@1 in percent, never trained on: `city` 300 phone queries in 480 photos of a San-Francisco-like district at 96 pixels, `real` 582 queries in",
-             "849 real photographs of San Francisco at 128 pixels. The curve is in the `.csv`, the recipe in the `.json`. ResNet18's curve was measured on an",
-             "earlier, harder version of the city's queries; its score is of the present one.", ""]
+             "R@1 in percent, on streets never trained on: `city` San-Francisco-like ones of another seed, `real` photographs of San Francisco. The curve is in",
+             "the `.csv`, the recipe in the `.json`.", ""]
     for path in sorted(CITY_WEIGHTS.glob("*.json")):
         recipe = json.loads(path.read_text())
-        last = recipe["score"]
+        last, checks = recipe["score"], recipe["checks"]
         steps = "; ".join(f"{s['iterations']} iterations of {s['batch_size']} at {s['size']} pixels, rate {s['lr']:g} to {s['lr_end']:g}" for s in recipe["stages"])
-        lines += [f"## {path.stem}", "", "- score: " + ", ".join(f"{name} {last[name]}" for name in ("city", "real") if name in last),
+        scores = (f"{name} {last[name]} ({c['queries']} queries, {c['database']} database photos, {c['size']} pixels)" for name, c in checks.items())
+        lines += [f"## {path.stem}", "", f"- score: {', '.join(scores)}",
                   f"- training: {steps}; {recipe['images']} images, {recipe['classes']} classes, {recipe['quarters']} quarters of seed {recipe['streets']['seed']}",
-                  f"- time: {last['seconds'] / 60:.0f} minutes; file: fp16 safetensors, SHA-256 of the tensors {weights_hash(path.with_suffix('.safetensors'))}", ""]
+                  f"- time: {last['seconds'] / 60:.0f} minutes; file: fp16 safetensors, SHA-256 of the tensors {weights_hash(path.with_suffix('.safetensors'))}",
+                  *([f"- {recipe['note']}"] if "note" in recipe else []), ""]
     (CITY_WEIGHTS / "README.md").write_text("\n".join(lines))
 
 
@@ -144,11 +144,13 @@ def _pretrain(backbone, stages, table, teacher, checks, folder):
             module.p = 0.0  # a network that has learned nothing yet loses too much by it
     labels, paths = table["label"].to_numpy(), table["path"].to_numpy()
     criterion = AngularMarginLoss(512, int(labels.max()) + 1, MARGIN).to(where)
-    untrained = {"iteration": 0, "size": stages[0].size, "seconds": 0, "loss": None, **score(model, checks)}
     add_neck(model)
     optimizer = torch.optim.AdamW([{"params": model.parameters(), "weight_decay": 0.02}, {"params": criterion.parameters(), "weight_decay": 0.0}])
     checkpoint = Checkpoint(folder / "checkpoint.pt", model=model, criterion=criterion, optimizer=optimizer)
-    state = checkpoint.load() or {"iteration": 0, "log": [untrained], "seconds": 0.0}
+    state = checkpoint.load()
+    if not state:
+        untrained = {"iteration": 0, "size": stages[0].size, "seconds": 0, "loss": None, **score(model, checks)}
+        state = {"iteration": 0, "log": [untrained], "seconds": 0.0}
     total = sum(stage.iterations for stage in stages)
     began, first, losses = time.perf_counter() - state["seconds"], 0, []
     with tqdm(total=total, initial=state["iteration"], desc=f"pre-training {backbone}", unit=" iterations") as bar:
@@ -164,10 +166,12 @@ def _pretrain(backbone, stages, table, teacher, checks, folder):
                 strength = stage.strength[0] + (stage.strength[1] - stage.strength[0]) * done
                 views = augment.strong(images.to(where), stage.size, generator, strength).contiguous(memory_format=torch.channels_last)
                 model.train()
-                descriptors = model(views)
+                with torch.autocast(where.type, torch.bfloat16, enabled=precision() == "bf16"):
+                    descriptors = model(views)
+                    if teacher:
+                        with torch.no_grad():
+                            wanted = teacher(views)
                 if teacher:
-                    with torch.no_grad():
-                        wanted = teacher.eval()(views)
                     # the direction itself, and telling the batch's images apart as the teacher would
                     loss = (1 - (descriptors * wanted).sum(1)).mean() + 0.5 * tell_apart(descriptors, wanted)
                 else:
@@ -191,11 +195,11 @@ def _pretrain(backbone, stages, table, teacher, checks, folder):
     fold_neck(model)
     CITY_WEIGHTS.mkdir(exist_ok=True)
     recipe = {"backbone": backbone, "stages": [stage.__dict__ for stage in stages], "margin": MARGIN.__dict__, "streets": STREETS.__dict__,
-              "quarters": QUARTERS, "images": len(table), "classes": table.attrs["classes"], "iterations": total, "score": state["log"][-1]}
+              "quarters": QUARTERS, "images": len(table), "classes": table.attrs["classes"], "iterations": total, "score": state["log"][-1],
+              "checks": {name: {"queries": len(data.queries), "database": len(data.database), "size": size} for name, (data, size) in checks.items()}}
     save_weights(model, CITY_WEIGHTS / f"{backbone}.safetensors", recipe, torch.float16)
     with open(CITY_WEIGHTS / f"{backbone}.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, state["log"][0])
         writer.writeheader()
         writer.writerows(state["log"])
     print(f"{backbone}: {state['log'][-1]}, weights {weights_hash(CITY_WEIGHTS / f'{backbone}.safetensors')[:16]}")
-    return model

@@ -18,7 +18,8 @@ GEOWARP = {
     "candidates": 20_000, "near": 1.2,  # pairs to choose the mined ones from, and how far their descriptors may lie apart
     "stages": {"resnet18": 8, "efficientnet_v2_s": 8},
 }
-CITY_GEOWARP = GEOWARP | {"mined": 4, "candidates": 800, "stages": {"resnet18": 6, "efficientnet_v2_s": 4}}
+# These lie in the frozen trunk: the regression is then trained by itself, "alone" so many iterations.
+CITY_GEOWARP = GEOWARP | {"mined": 4, "candidates": 800, "stages": {"resnet18": 6, "efficientnet_v2_s": 4}, "alone": 600}
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ PROFILES = {
     # minutes: what a notebook opened in JupyterLab and the tests use; its recalls mean nothing
     "smoke": Profile(
         "smoke", weights="city", image_size=64, epochs=1, iterations=12, lr_model=1e-4, store_trunk=160,
-        lr_discriminator=1e-3, lr_regression=1e-3, geowarp=CITY_GEOWARP | {"candidates": 100},
+        lr_discriminator=1e-3, lr_regression=1e-3, geowarp=CITY_GEOWARP | {"candidates": 100, "alone": 12},
         city=Plan(size=64, seed=2, train_districts=2, images_per_class=10, val_districts=1, val_queries=24, test_districts=1, test_queries=24,
                   tokyo_districts=1, tokyo_places=10, night_target=4, heading_step=120),
     ),

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
+from vgeo import record
 from vgeo.datasets import RetrievalSet, load_image
 from vgeo.metrics import interval, paired_test, recall
 
@@ -32,7 +33,7 @@ RIGHT, WRONG = "#0072B2", "#D55E00"  # of the colour-blind safe palette
 
 def published(table):
     """The report's cells of one table: condition, dataset, metric, value in percent."""
-    cells = pd.read_csv(Path(__file__).parent / "data" / "report_tables.csv")
+    cells = record.printed()
     return cells[cells["table"] == table].drop(columns="table").reset_index(drop=True)
 
 
@@ -57,7 +58,7 @@ def cells(table, condition, dataset, result, recalls=(1, 5)):
 
 
 def wide(table, reasons=None):
-    """A long table as one reads it: a row per condition, a column per data set and metric, `ours (interval) | published`, best in bold.
+    """A long table as one reads it: a row per condition, a column per data set and metric, `ours (interval) / published`, best in bold.
 
     reasons: {data set: why it is absent}, shown in its column.
     """
@@ -72,7 +73,7 @@ def wide(table, reasons=None):
             text = f"**{text}**" if np.isclose(row.value, best[row.dataset, row.metric]) else text
             text += f" ({row.ci_low:.1f}–{row.ci_high:.1f})"
         if pd.notna(row.published):
-            text += f" | {row.published:.1f}"
+            text += f" / {row.published:.1f}"
         grid.setdefault(name, {})[row.condition] = text
     return pd.DataFrame(grid)
 
@@ -87,13 +88,16 @@ def write_table(folder, table, reasons=None):
     name, title = f"table_{number:02d}", f"Table {number}. {TITLES[number]}"
     table.round({"value": 2, "ci_low": 2, "ci_high": 2}).to_csv(folder / f"{name}.csv", index=False)
     view = wide(table, reasons)
-    head = ["", *view.columns]
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    lines += ["| " + " | ".join([condition, *(text.replace(" | ", " / ") for text in row)]) + " |" for condition, row in zip(view.index, view.to_numpy())]
-    text = f"# {title}\n\n" + "\n".join(lines) + f"\n\n{NOTE}\n"
+    text = f"# {title}\n\n{markdown(view.reset_index(names=''))}\n\n{NOTE}\n"
     (folder / f"{name}.md").write_text(text)
     (folder / f"{name}.tex").write_text(_latex(view, title))
     return text
+
+
+def markdown(table):
+    """A table as Markdown, a line a row; the index is not shown."""
+    lines = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 NOTE = "Ours in percent (95 % interval) / published; best of each column in bold; n queries. Rows without a published value are ours alone."
@@ -102,7 +106,7 @@ NOTE = "Ours in percent (95 % interval) / published; best of each column in bold
 def _latex(view, title):
     """A booktabs table of a `wide` one; needs the packages booktabs and graphicx."""
     def plain(text):
-        text = re.sub(r"([%&_#])", r"\\\1", str(text)).replace("–", "--").replace(" | ", " / ")
+        text = re.sub(r"([%&_#])", r"\\\1", str(text)).replace("–", "--")
         return re.sub(r"\*\*(.+?)\*\*", r"\\textbf{\1}", text)
 
     rows = [" & ".join([plain(condition), *map(plain, row)]) + r" \\" for condition, row in zip(view.index, view.to_numpy())]
@@ -115,7 +119,7 @@ def _latex(view, title):
 def compare(results, base, others, n=1):
     """Each of the conditions `others` against `base` on the same queries, R@n: a row per data set with the exact paired test (McNemar).
 
-    results: {condition: {data set: Result, or a str where it is absent}}.
+    results: {condition: {data set: Result, or a str where it is absent}}. The difference is in points, positive where `condition` is better.
     """
     rows = []
     for condition in others:
@@ -123,15 +127,14 @@ def compare(results, base, others, n=1):
             if isinstance(result, str):
                 continue
             one, two = result.right(n), results[base][dataset].right(n)
-            rows.append((condition, dataset, f"R@{n}", 100 * (one.mean() - two.mean()), int((one & ~two).sum()), int((two & ~one).sum()), paired_test(one, two)))
-    return pd.DataFrame(rows, columns=["condition", "dataset", "metric", f"difference from {base}", "only it is right", f"only {base} is right", "p"]).round(4)
+            rows.append((condition, base, dataset, f"R@{n}", 100 * (one.mean() - two.mean()), int((one & ~two).sum()), int((two & ~one).sum()), paired_test(one, two)))
+    return pd.DataFrame(rows, columns=["condition", "against", "dataset", "metric", "difference", "only it is right", "only the other is right", "p"]).round(4)
 
 
 def say(comparison, level=0.05):
     """A `compare` table in words, Markdown: what differs by more than chance, or that nothing does."""
-    column = comparison.columns[3]
     clear = comparison[comparison["p"] < level]
-    lines = [f"- {row['condition']}, {row['dataset']} {row['metric']}: {row[column]:+.1f} points against {column[16:]} (p = {row['p']:.3f})." for _, row in clear.iterrows()]
+    lines = [f"- {row['condition']}, {row['dataset']} {row['metric']}: {row['difference']:+.1f} points against {row['against']} (p = {row['p']:.3f})." for _, row in clear.iterrows()]
     rest = len(comparison) - len(clear)
     if rest:
         lines.append(f"- {'None' if clear.empty else f'The other {rest}'} of the {len(comparison)} differences {'is' if clear.empty else 'are not'} more than these queries leave to chance (p < {level}).")

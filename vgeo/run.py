@@ -7,10 +7,13 @@ import nbformat
 import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
 
 from vgeo.errors import VgeoError
 from vgeo.profiles import ROOT
 from vgeo.study import Study
+
+ENCRYPTED = Config({"KernelManager": {"transport_encryption": "auto"}})  # what passes between a kernel and this process
 
 
 def execute(notebook, output, parameters, results):
@@ -28,7 +31,7 @@ def execute(notebook, output, parameters, results):
     output.parent.mkdir(parents=True, exist_ok=True)
     began = time.time()
     try:
-        papermill.execute_notebook(str(notebook), str(output), parameters, cwd=str(notebook.parent), progress_bar=False, log_output=False)
+        papermill.execute_notebook(str(notebook), str(output), parameters, cwd=str(notebook.parent), progress_bar=False, log_output=False, config=ENCRYPTED)
     except PapermillExecutionError as error:
         if error.ename == "VgeoError":
             raise VgeoError(error.evalue) from None

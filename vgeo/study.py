@@ -1,4 +1,4 @@
-"""The study: which training and which evaluation every table row is, and the artefacts that they are computed from."""
+"""The study: a profile's data sets, and the trainings, descriptors and predictions that `rows` asks for, each made once and stored."""
 
 import hashlib
 import json
@@ -22,101 +22,19 @@ from vgeo.describe import describe, describe_stored, device, store_trunk, stored
 from vgeo.errors import VgeoError
 from vgeo.fuse import nearest_first, reciprocal_ranks, shared_first
 from vgeo.geowarp import local_features, pair_scores, rerank
-from vgeo.joint import Domain, Warp, mine_pairs
+from vgeo.joint import Domain, Warp, mine_pairs, train_alone
 from vgeo.metrics import first_hit, recall
-from vgeo.models import CITY_WEIGHTS, build, load_weights, save_weights, trunk_hash, weights_hash
+from vgeo.models import CITY_WEIGHTS, TRUNK, build, load_weights, save_weights, trunk_hash, weights_hash
 from vgeo.multiscale import METHODS, SCALES, aggregate
 from vgeo.profiles import ROOT, profile
 from vgeo.retrieve import search
+from vgeo.rows import DATASETS, LOSSES, NIGHT_BRIGHTNESS, RESNET, SOUPS, TABLES, TRAININGS, Evaluation, Fusion
 from vgeo.soups import average, greedy
 from vgeo.train import Recipe, batches, live_views, precision, train
-
-DATASETS = ("sf-xs", "tokyo-xs", "tokyo-night")  # the columns of every table, spelled as in the report
-RESNET, EFFNET = "resnet18", "efficientnet_v2_s"
-NIGHT_BRIGHTNESS = 0.15  # "from now on, if not specified, when the filter is involved" (the report, section 4.1)
-
-# name of a trained model -> how it is trained, as fields of `train.Recipe`
-TRAININGS = {
-    "CosFace": {"backbone": RESNET, "margin": "CosFace"},  # the report's baseline from section 2 on
-    "SphereFace": {"backbone": RESNET, "margin": "SphereFace"},
-    "ArcFace": {"backbone": RESNET, "margin": "ArcFace"},
-    "GRL": {"backbone": RESNET, "margin": "CosFace", "method": "GRL"},
-    "GeoWarp": {"backbone": RESNET, "margin": "CosFace", "method": "GeoWarp"},
-    # what each of GeoWarp's losses adds
-    "GeoWarp, self-supervised": {"backbone": RESNET, "margin": "CosFace", "method": "GeoWarp", "without": ("feature_wise", "consistency")},
-    "GeoWarp, no consistency": {"backbone": RESNET, "margin": "CosFace", "method": "GeoWarp", "without": ("consistency",)},
-    "EffV2s": {"backbone": EFFNET, "margin": "CosFace"},
-    "EffV2s + GRL": {"backbone": EFFNET, "margin": "CosFace", "method": "GRL"},
-    "EffV2s + GeoWarp": {"backbone": EFFNET, "margin": "CosFace", "method": "GeoWarp"},
-}
-LOSSES = ("CosFace", "ArcFace", "SphereFace")  # the soups' ingredients, in Table 6's order
-BRIGHTNESS = (0.1, 0.15, 0.2, 0.3, 0.4)  # Table 3's factors
-MORE_BRIGHTNESS = (0.05, 0.6, 0.8)  # section 4.1 speaks of lower and higher ones
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How a row's predictions are made from a model.
-
-    model: a name of TRAININGS, "Model Soup" (greedy) or "uniform soup". night: brightness factor of the database where tokyo-night's queries
-    are looked up. multiscale: an entry of `multiscale.METHODS`, on the descriptors of `side`: "database", "query" or "both". rerank: with
-    the model's own warping regression.
-    """
-
-    model: str
-    night: float = 1.0
-    multiscale: str | None = None
-    side: str = "database"
-    rerank: bool = False
-
-
-@dataclass(frozen=True)
-class Fusion:
-    """Two rows' predictions merged: method "NIF", "SIF" or "RRF"."""
-
-    method: str
-    first: Evaluation
-    second: Evaluation
-
-
-def _multiscale(row):
-    """Tables 8 to 13: a row without multi-scale, the report's four, and those on the other sides."""
-    rows = {"/": row(None, "database")} | {method: row(method, "database") for method in METHODS}
-    return rows | {f"{method}, {words}": row(method, side) for side, words in (("query", "query side"), ("both", "both sides")) for method in METHODS}
-
-
-def _tables():
-    base, grl, warp = Evaluation("CosFace"), Evaluation("GRL"), Evaluation("GeoWarp", rerank=True)
-    eff, eff_grl = Evaluation("EffV2s", NIGHT_BRIGHTNESS), Evaluation("EffV2s + GRL", NIGHT_BRIGHTNESS)
-    eff_warp = Evaluation("EffV2s + GeoWarp", NIGHT_BRIGHTNESS, rerank=True)
-    fused = {f"GeoWarp + GRL ({method})": Fusion(method, eff_warp, eff_grl) for method in ("NIF", "SIF", "RRF")}
-    return {
-        1: {name: Evaluation(name) for name in ("CosFace", "SphereFace", "ArcFace")},
-        2: {"baseline": base, "GRL": grl},
-        3: {f"{name} brightness={f if f < 1 else 'none'}": replace(row, night=f)
-            for f in (1.0, *BRIGHTNESS, *MORE_BRIGHTNESS) for name, row in (("baseline", base), ("GRL", grl))},
-        4: {"baseline": base, "baseline + GeoWarp (before re-ranking)": replace(warp, rerank=False), "baseline + GeoWarp": warp},
-        5: {"baseline": base, "ResNet18 + GeoWarp": warp, "ResNet18 + GRL": grl, "EffV2s": eff,
-            "EffV2s + GeoWarp (before re-ranking)": replace(eff_warp, rerank=False), "EffV2s + GeoWarp": eff_warp, "EffV2s + GRL": eff_grl,
-            "EffV2s (no brightness filter)": replace(eff, night=1.0)},
-        6: {name: Evaluation(name) for name in (*LOSSES, "Model Soup", "uniform soup")},
-        7: {"GeoWarp": eff_warp, "GRL": eff_grl, **fused},
-        8: _multiscale(lambda method, side: replace(grl, multiscale=method, side=side)),
-        9: _multiscale(lambda method, side: replace(warp, multiscale=method, side=side)),
-        10: _multiscale(lambda method, side: replace(eff_grl, multiscale=method, side=side)),
-        11: _multiscale(lambda method, side: replace(eff_warp, multiscale=method, side=side)),
-        12: _multiscale(lambda method, side: Fusion("SIF", *(replace(row, multiscale=method, side=side) for row in (eff_warp, eff_grl)))),
-        13: _multiscale(lambda method, side: Fusion("NIF", *(replace(row, multiscale=method, side=side) for row in (eff_warp, eff_grl)))),
-    }
-
-
-# table -> {condition, spelled as in `data/report_tables.csv` where the report has it: how its predictions are made}
-TABLES = _tables()
 
 # Names that people's copies of the data have: of the data set's folder, and of its queries
 FOLDERS = {"sf-xs": ("sf-xs", "sf_xs", "small"), "tokyo-xs": ("tokyo-xs", "tokyo_xs"), "tokyo-night": ("tokyo-night", "tokyo_night")}
 QUERIES = ("queries_v1", "queries")
-NIGHT_TARGET = ("night_target",)
 
 
 @dataclass(frozen=True)
@@ -241,12 +159,14 @@ class Study:
                       lr_model=p.lr_model, lr_classifier=p.lr_classifier, seed=seed, precision=precision(), lr_extra=lr_extra, **TRAININGS[name])
 
     def train(self, name, seed=0):
-        """The folder of the trained model (`model.safetensors`, `log.csv`, `extra.safetensors` where something was trained along)."""
+        """The folder of a training: `model.safetensors` (but see `extractor_of`), `log.csv`, `extra.safetensors` where something was trained along."""
         if (name, seed) not in self._models:
             self._models[name, seed] = self._train(name, seed)
         return self._models[name, seed]
 
     def _train(self, name, seed):
+        if self.extractor_of(name) != name:
+            return self._train_warp(name, seed)
         p, recipe, table = self.profile, self.recipe(name, seed), self.train_table
         made_of = recipe.as_dict() | {"start": self._hash(self.start(recipe.backbone)), "train": self._fingerprint(table),
                                       "val": [self._fingerprint(self.val.queries), self._fingerprint(self.val.database)],
@@ -254,8 +174,7 @@ class Study:
         if recipe.method == "GRL":
             made_of |= {"night": self._fingerprint(self._night_target()), "weight": p.grl_weight}
         elif recipe.method == "GeoWarp":
-            numbers = p.geowarp | {"weights": {loss: 0.0 if loss in recipe.without else weight for loss, weight in p.geowarp["weights"].items()}}
-            made_of |= {"geowarp": numbers}
+            made_of |= {"geowarp": p.geowarp}
         label = f"train {name}" + (f", seed {seed}" if seed else "")
 
         def make(folder):
@@ -264,16 +183,44 @@ class Study:
             if recipe.method == "GRL":
                 targets, extra = self._views(recipe, self._night_target()), Domain(recipe.backbone, p.grl_weight)
             elif recipe.method == "GeoWarp":
-                start = load_weights(build(recipe.backbone), self.start(recipe.backbone)).to(device())
-                pairs = mine_pairs(start, table, p.geowarp["candidates"], p.image_size, seed, p.geowarp["near"])
-                extra = Warp(table["path"].to_numpy(), pairs, p.image_size, p.geowarp["stages"][recipe.backbone], numbers, seed)
+                extra = self._warp(recipe, self._load(recipe.backbone, self.start(recipe.backbone)))
             train(recipe, table, self.validate, folder, views, targets, extra, label)
 
         return self._step(label, "models", made_of, make, resumes=True)
 
+    def extractor_of(self, name):
+        """The training whose extractor a training's is: its own, but where GeoWarp's local features are frozen, the one without GeoWarp."""
+        training = TRAININGS[name]
+        if training.get("method") != "GeoWarp" or self.profile.geowarp["stages"][training["backbone"]] > TRUNK:
+            return name
+        return next(other for other, fields in TRAININGS.items() if fields == {key: training[key] for key in ("backbone", "margin")})
+
+    def _train_warp(self, name, seed):
+        """The folder of a warping regression that was trained beside a finished extractor (`extra.safetensors`, `log.csv`)."""
+        p, recipe, base = self.profile, self.recipe(name, seed), self.extractor_of(name)
+        made_of = {"extractor": self._hash(self.weights(base, seed)), "images": self._fingerprint(self.train_table), "geowarp": p.geowarp, "seed": seed,
+                   "classes": self.train_table.attrs["classes"], "size": p.image_size, "without": list(recipe.without), "lr": recipe.lr_extra, "precision": recipe.precision, "device": device().type, "version": 1}
+        label = f"train {name}" + (f", seed {seed}" if seed else "")
+
+        def make(folder):
+            model = self.model(base, seed)
+            torch.manual_seed(seed)
+            train_alone(self._warp(recipe, model), model, p.geowarp["alone"], recipe.lr_extra, folder, label)
+
+        return self._step(label, "models", made_of, make, resumes=True)
+
+    def _warp(self, recipe, model):
+        """What GeoWarp trains, on the training images; the pairs are mined with the model's descriptors."""
+        p, table = self.profile, self.train_table
+        numbers = p.geowarp | {"weights": {loss: 0.0 if loss in recipe.without else weight for loss, weight in p.geowarp["weights"].items()}}
+        pairs = mine_pairs(model, table, p.geowarp["candidates"], p.image_size, recipe.seed, p.geowarp["near"])
+        return Warp(table["path"].to_numpy(), pairs, p.image_size, p.geowarp["stages"][recipe.backbone], numbers, recipe.seed, recipe.precision)
+
     def training_seconds(self, name, seed=0):
         """What a training took, the making of its views included, validation and what was read from disk not."""
         log = pd.read_csv(self.train(name, seed) / "log.csv")
+        if self.extractor_of(name) != name:
+            return self.training_seconds(self.extractor_of(name), seed) + float(log["seconds"].sum())
         p = self.profile
         seconds = float((log["iteration"].diff().fillna(log["iteration"]) * p.batch_size / log["images_per_second"]).sum())
         if self.stores:
@@ -295,9 +242,9 @@ class Study:
         def make(folder):
             base = self.training_seconds("CosFace")
             found = {f"{name} training": self.training_seconds(name) / base for name in ("GRL", "EffV2s")}
-            model = load_weights(build(RESNET), self.weights("GeoWarp")).to(device())
+            model = self.model("GeoWarp")
             local, regression = self.warp_model("GeoWarp")
-            pairs = np.array([(query, image) for query in range(len(paths)) for image in range(min(k, len(database)))])
+            pairs = np.array([pair for pairs in _candidates(self.result(Evaluation("GeoWarp"), dataset), k)[: len(paths)] for pair in pairs])
             describe(model, paths, size)  # warms up
             plain = seconds(lambda: describe(model, paths, size))
             searched = seconds(lambda: search(np.zeros((len(database), 512), np.float32), np.zeros((len(paths), 512), np.float32), k))
@@ -306,16 +253,16 @@ class Study:
             found["brightness testing"] = seconds(lambda: describe(model, paths, size, brightness=NIGHT_BRIGHTNESS)) / plain
             (folder / "costs.json").write_text(json.dumps(found))
 
-        recipe = {"models": [self._hash(self.weights(name)) for name in ("CosFace", "GRL", "EffV2s", "GeoWarp")], "dataset": dataset, "version": 1}
+        recipe = {"models": [self._hash(self.weights(name)) for name in ("CosFace", "GRL", "EffV2s", "GeoWarp")], "dataset": dataset, "version": 2}
         return json.loads((self._step("measure costs", "costs", recipe, make) / "costs.json").read_text())
 
     def validation_of_start(self, backbone):
         """R@1 in percent on the validation set of the weights that a backbone's trainings start from."""
-        return self.validate(load_weights(build(backbone), self.start(backbone)).to(device()))
+        return self.validate(self._load(backbone, self.start(backbone)))
 
     def _night_target(self):
-        folder = next((Path(self.data, name) for name in NIGHT_TARGET if Path(self.data, name).is_dir()), None)
-        if folder is None:
+        folder = Path(self.data, "night_target")
+        if not folder.is_dir():
             raise VgeoError(f"{self.data}: has no night_target: put a few night photos there, which gradient reversal trains on")
         return self._table(folder)
 
@@ -324,7 +271,7 @@ class Study:
         that share start, seed and images."""
         if not self.stores:
             paths, rows = table["path"].to_numpy(), self._rows(recipe, table)
-            return lambda model, first: live_views(model, paths, rows, recipe.image_size, recipe.seed, first)
+            return lambda model, first: live_views(model, paths, rows, recipe.image_size, recipe.seed, first, recipe.precision)
         maps = np.load(self._views_step(recipe, table) / "trunk.npy", mmap_mode="r")
         return lambda model, first: (stored(batch, device()) for batch in maps[first:])
 
@@ -337,14 +284,14 @@ class Study:
         return [random.integers(len(table), size=len(row)) for row in rows]
 
     def _views_step(self, recipe, table):
-        start = load_weights(build(recipe.backbone), self.start(recipe.backbone)).to(device(), memory_format=torch.channels_last).eval()
+        start = self._load(recipe.backbone, self.start(recipe.backbone)).eval()
         rows = self._rows(recipe, table)
         made_of = {"trunk": trunk_hash(start), "images": self._fingerprint(table), "rows": hashlib.sha256(np.stack(rows).tobytes()).hexdigest(),
                    "size": recipe.image_size, "seed": recipe.seed, "precision": recipe.precision, "device": device().type, "version": 1}
         label = f"views {self._name(Path(table.attrs['root']))} {recipe.backbone}" + (f", seed {recipe.seed}" if recipe.seed else "")
 
         def make(folder):
-            maps, views = None, live_views(start, table["path"].to_numpy(), rows, recipe.image_size, recipe.seed)
+            maps, views = None, live_views(start, table["path"].to_numpy(), rows, recipe.image_size, recipe.seed, precision=recipe.precision)
             for i, trunk in enumerate(tqdm(views, label, len(rows), unit=" batches")):
                 if maps is None:
                     maps = np.lib.format.open_memmap(folder / "trunk.npy", "w+", np.float16, (len(rows), *trunk.shape))
@@ -370,13 +317,20 @@ class Study:
 
         return self._step(f"start {backbone}", "models", recipe, make) / "model.safetensors"
 
+    def model(self, name, seed=0):
+        """A trained model or a soup, on the device, in evaluation mode."""
+        return self._load(_backbone(name), self.weights(name, seed)).eval()
+
+    def _load(self, backbone, path):
+        return load_weights(build(backbone), path).to(device(), memory_format=torch.channels_last)
+
     def weights(self, name, seed=0):
         """The safetensors of a trained model or a soup."""
         if name == "Model Soup":
             return self.soup(self.greedy_soup(seed), seed)
         if name == "uniform soup":
             return self.soup(LOSSES, seed)
-        return self.train(name, seed) / "model.safetensors"
+        return self.train(self.extractor_of(name), seed) / "model.safetensors"
 
     def soup(self, ingredients, seed=0, shares=None):
         """The safetensors of trained models' weighted average, equal shares by default."""
@@ -384,7 +338,7 @@ class Study:
         recipe = {"ingredients": [self._hash(path) for path in sources], "shares": shares and list(shares), "version": 1}
 
         def make(folder):
-            states = [load_weights(build(RESNET), path).state_dict() for path in sources]
+            states = [self._load(RESNET, path).cpu().state_dict() for path in sources]
             save_weights(average(states, shares), folder / "model.safetensors", recipe | {"names": list(ingredients)})
 
         return self._step(f"soup of {', '.join(ingredients)} {shares or ''}".strip(), "models", recipe, make) / "model.safetensors"
@@ -392,7 +346,7 @@ class Study:
     def greedy_soup(self, seed=0):
         """Its ingredients, chosen by validation R@1."""
         def score(names):
-            return self.validate(load_weights(build(RESNET), self.soup(names, seed)).to(device()))
+            return self.validate(self._load(RESNET, self.soup(names, seed)))
 
         recipe = {"ingredients": [self._hash(self.weights(name, seed)) for name in LOSSES], "names": LOSSES, "version": 1,
                   "val": [self._fingerprint(self.val.queries), self._fingerprint(self.val.database)]}
@@ -415,17 +369,26 @@ class Study:
             else:
                 predictions = {"SIF": shared_first, "RRF": reciprocal_ranks}[row.method](one.predictions, two.predictions)
             return Result(data, predictions, distances, first_hit(predictions, data.positives))
-        found = self.evaluate(self.weights(row.model, seed), dataset, self._night(row, dataset), TRAININGS.get(row.model, TRAININGS["CosFace"])["backbone"],
-                              row.multiscale, row.side)
+        if dataset == "tokyo-night" and row.night == 1.0 and self._night_is_a_part:
+            found, rows = self.result(row, "tokyo-xs", seed), data.queries.index
+            return Result(data, found.predictions[rows], found.distances[rows], found.first_hit[rows])
+        found = self.evaluate(self.weights(row.model, seed), dataset, self._night(row, dataset), _backbone(row.model), row.multiscale, row.side)
         return self._reranked(row, dataset, seed, found) if row.rerank else found
 
     def _night(self, row, dataset):
         return row.night if dataset == "tokyo-night" else 1.0
 
+    @cached_property
+    def _night_is_a_part(self):
+        """Whether tokyo-night's queries are some of tokyo-xs's, looked up in the same database."""
+        day, dark = (self.sets[name] for name in ("tokyo-xs", "tokyo-night"))
+        return isinstance(day, RetrievalSet) and isinstance(dark, RetrievalSet) and dark.queries.attrs["root"] == day.queries.attrs["root"]
+
     def evaluate(self, weights, dataset, brightness=1.0, backbone=RESNET, multiscale=None, side="database"):
         """The Result of a model on a data set of `sets`.
 
-        weights: a path of safetensors; brightness: the factor on the database images. Descriptors and predictions are stored.
+        weights: a path of safetensors; brightness: the factor on the database images; multiscale and side: as in `rows.Evaluation`.
+        Descriptors and predictions are stored.
         """
         data = self.sets[dataset]
         queries = self._sources(weights, data.queries, backbone, 1.0, multiscale if side != "database" else None)
@@ -470,8 +433,7 @@ class Study:
         label = f"describe {self._name(root)} {recipe['weights'][:6]}{_words(scale, brightness)}"
 
         def make(folder):
-            model = load_weights(build(backbone), weights).to(device())
-            np.save(folder / "descriptors.npy", self._describe(model, whole, scale, brightness))
+            np.save(folder / "descriptors.npy", self._describe(self._load(backbone, weights), whole, scale, brightness))
 
         return self._step(label, "descriptors", recipe, make)
 
@@ -492,22 +454,24 @@ class Study:
     def _reranked(self, row, dataset, seed, found):
         """The Result with its first K predictions re-ranked by the warped images' local features."""
         k = min(self.profile.rerank, found.predictions.shape[1])
-        groups = [[replace(row, multiscale=None, side="database")]]  # as in Tables 4 and 5
+        plain = replace(row, multiscale=None, side="database", rerank=False)
+        known = self._similarities((plain,), dataset, seed, k, {})
         if row.multiscale:  # all variants of Tables 9, 11 to 13 at once: they share most pairs
-            groups.append([replace(row, multiscale=method, side=side) for side in ("database", "query", "both") for method in METHODS])
-        for group in groups:
-            known = self._scores.setdefault((row.model, dataset, row.night, seed), {})
-            wanted = (row.model, dataset, row.night, seed, len(group))
-            if wanted in self._scores:
-                continue
-            candidates = [self.result(replace(variant, rerank=False), dataset, seed).predictions[:, :k] for variant in group]
-            pairs = {(query, image) for found_ in candidates for query, images in enumerate(found_.tolist()) for image in images}
-            pairs = np.array(sorted(pairs - known.keys()), np.int64).reshape(-1, 2)
-            known |= zip(map(tuple, pairs.tolist()), self.pair_scores(row.model, dataset, pairs, self._night(row, dataset), seed).tolist())
-            self._scores[wanted] = True
-        scores = np.array([[known[query, image] for image in images] for query, images in enumerate(found.predictions[:, :k].tolist())])
+            variants = tuple(replace(plain, multiscale=method, side=side) for side in ("database", "query", "both") for method in METHODS)
+            known = self._similarities(variants, dataset, seed, k, known)
+        scores = np.array([[known[pair] for pair in pairs] for pairs in _candidates(found, k)])
         predictions, _ = rerank(found.predictions, scores, k)
         return self.with_predictions(found, predictions)
+
+    def _similarities(self, rows, dataset, seed, k, known):
+        """`known`, {(query, database image): similarity}, and those of the first k predictions of rows of one model."""
+        key = (rows, dataset, seed)
+        if key not in self._scores:
+            wanted = {pair for row in rows for pairs in _candidates(self.result(row, dataset, seed), k) for pair in pairs} - known.keys()
+            pairs = np.array(sorted(wanted), np.int64).reshape(-1, 2)
+            scores = self.pair_scores(rows[0].model, dataset, pairs, self._night(rows[0], dataset), seed)
+            self._scores[key] = known | dict(zip(map(tuple, pairs.tolist()), scores.tolist()))
+        return self._scores[key]
 
     def pair_scores(self, name, dataset, pairs, brightness=1.0, seed=0, warped=True):
         """Similarity float32 (P,) of (query, database image) pairs int64 (P, 2) of a data set after warping (or not) by a GeoWarp model."""
@@ -527,10 +491,10 @@ class Study:
 
     def warp_model(self, name, seed=0):
         """A GeoWarp model's local features, a function of normalised images, and its regression, in evaluation mode."""
-        backbone, stages = TRAININGS[name]["backbone"], self.profile.geowarp["stages"]
-        model = load_weights(build(backbone), self.weights(name, seed)).to(device(), memory_format=torch.channels_last).eval()
-        extra = load_weights(Warp([], [], None, None, None, seed), self.train(name, seed) / "extra.safetensors").to(device()).eval()
-        return lambda images: local_features(model.features(images, stages[backbone])), extra.regression
+        stages = self.profile.geowarp["stages"][TRAININGS[name]["backbone"]]
+        model = self.model(name, seed)
+        extra = load_weights(Warp([], [], None, None, None, seed, None), self.train(name, seed) / "extra.safetensors").to(device()).eval()
+        return lambda images: local_features(model.features(images, stages)), extra.regression
 
     # ---- tables ----
 
@@ -575,13 +539,14 @@ class Study:
         path = self.results / "run.json"
         before = json.loads(path.read_text()) if path.exists() else {}
         steps = {label: {"key": folder.name, "seconds": artefacts.seconds(folder)} for label, folder in self.steps.items()}
-        names = ("torch", "torchvision", "faiss-cpu", "numpy", "scipy", "pandas", "opencv-python-headless", "pillow", "numba")
+        names = ("torch", "torchvision", "faiss-cpu", "numpy", "scipy", "pandas", "opencv-python-headless", "pillow", "numba", "kornia")
         record = {
             "profile": self.profile.name, "image_size": self.profile.image_size, "seeds": list(self.profile.seeds),
             "data": self.identities() | {"train": f"{len(self.train_table)} images, {self.train_table.attrs['classes']} classes, "
                                                   f"group {self.train_table.attrs['group']}"},
-            "starting_weights": {b: weights_hash(self.start(b)) for b in sorted({TRAININGS[name]["backbone"] for name, _ in self._models})},
-            "models": {label[6:]: weights_hash(folder / "model.safetensors") for label, folder in self.steps.items() if label.startswith("train ")},
+            "starting_weights": {b: self._hash(self.start(b)) for b in sorted({TRAININGS[name]["backbone"] for name, _ in self._models})},
+            "models": {label[6:]: {part.stem: self._hash(part) for part in sorted(folder.glob("*.safetensors"))}
+                       for label, folder in self.steps.items() if label.startswith("train ")},
             "versions": {"python": platform.python_version()} | {name: version(name) for name in names},
             "machine": {"system": f"{platform.system()} {platform.machine()}", "cores": os.cpu_count(), "device": str(device()),
                         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None, "precision": precision()},
@@ -594,6 +559,15 @@ class Study:
         temporary.write_text(json.dumps(record, indent=2) + "\n")
         os.replace(temporary, path)
         return record
+
+
+def _backbone(name):
+    return RESNET if name in SOUPS else TRAININGS[name]["backbone"]
+
+
+def _candidates(result, k):
+    """[[(query, database image), ...], ...]: each query with its first k predictions."""
+    return [[(query, image) for image in images] for query, images in enumerate(result.predictions[:, :k].tolist())]
 
 
 def _words(scale, brightness):

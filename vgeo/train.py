@@ -52,14 +52,19 @@ def precision():
     return "bf16" if able.get("avx512_bf16") or able.get("amx_bf16") else "float32"
 
 
+def by_class(labels):
+    """Rows of a table sorted by label, int (N,), and where each class begins in them, int (C + 1,): class c is members[start[c]:start[c + 1]]."""
+    members = np.argsort(labels, kind="stable")
+    return members, np.searchsorted(labels[members], np.arange(labels.max() + 2))
+
+
 def batches(labels, batch_size, first, last, seed):
     """Rows of the training table for iterations first to last - 1: each batch holds different classes, one random image of each.
 
     labels: int (N,). Classes come in a new random order each pass; what does not fill a batch is left to the next pass. A batch depends on
     the seed and its number alone, so a resumed training sees what an uninterrupted one would.
     """
-    order = np.argsort(labels, kind="stable")
-    start = np.searchsorted(labels[order], np.arange(labels.max() + 2))
+    members, start = by_class(labels)
     classes = len(start) - 1
     size = min(batch_size, classes)
     a_pass = classes // size
@@ -68,23 +73,40 @@ def batches(labels, batch_size, first, last, seed):
         number, part = divmod(iteration, a_pass)
         chosen = np.random.default_rng([seed, 0, number]).permutation(classes)[part * size:(part + 1) * size]
         pick = np.random.default_rng([seed, 1, iteration]).random(size)
-        rows.append(order[start[chosen] + (pick * (start[chosen + 1] - start[chosen])).astype(int)])
+        rows.append(members[start[chosen] + (pick * (start[chosen + 1] - start[chosen])).astype(int)])
     return rows
 
 
-def live_views(model, paths, rows, size, seed, first=0):
+def live_views(model, paths, rows, size, seed, first=0, precision="float32"):
     """Yields the trunk's output (B, C, h, w) for the images of rows[first], rows[first + 1], ..., each augmented anew.
 
-    paths: array of files; rows: one index array an iteration. A view depends on the seed and the iteration's number alone.
+    paths: array of files; rows: one index array an iteration; precision as in `Recipe`. A view depends on the seed and the iteration's
+    number alone.
     """
     where = next(model.parameters()).device
     if first < len(rows):
         for iteration, (_, images) in enumerate(load_batches(paths[np.concatenate(rows[first:])], len(rows[0]), size), first):
             generator = torch.Generator().manual_seed(seed * 1_000_003 + iteration)
             images = augment.original(images.to(where), size, generator).contiguous(memory_format=torch.channels_last)
-            with torch.no_grad(), torch.autocast(where.type, torch.bfloat16, enabled=precision() == "bf16"):
+            with torch.no_grad(), torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16"):
                 trunk = model.trunk(images)
             yield trunk
+
+
+def means(values, progress, iteration, rate):
+    """The mean of each number over [{name: scalar tensor}, ...]; raises VgeoError, with the rate's name and value, when one is not finite."""
+    found = {name: round(float(torch.stack([v[name] for v in values]).mean()), 5) for name in values[0]}
+    if not np.isfinite(list(found.values())).all():
+        raise VgeoError(f"{progress}: the loss is {found} at iteration {iteration}: lower {rate}")
+    return found
+
+
+def write_log(folder, log):
+    """Writes `log.csv`, one row for each dict."""
+    with open(folder / "log.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, log[0])
+        writer.writeheader()
+        writer.writerows(log)
 
 
 def train(recipe, table, validate, folder, views, target_views=None, extra=None, progress="training"):
@@ -130,8 +152,8 @@ def train(recipe, table, validate, folder, views, target_views=None, extra=None,
             loss = criterion(model.head(maps[:size]), torch.from_numpy(labels[row]).to(where))
             values = {"loss": loss.detach()}
             if extra:
-                added, shown = extra.loss(model, maps[:size], maps[size:], iteration)
-                loss, values = loss + added, values | shown
+                added, parts_of_it = extra.loss(model, maps[:size], maps[size:], iteration)
+                loss, values = loss + added, values | parts_of_it
             for optimizer in optimizers:
                 optimizer.zero_grad()
             loss.backward()
@@ -141,16 +163,14 @@ def train(recipe, table, validate, folder, views, target_views=None, extra=None,
             iteration += 1
             ended = iteration % recipe.iterations == 0
             if ended or iteration % LOG_EVERY == 0:
-                means = {name: round(float(torch.stack([v[name] for v in sums]).mean()), 5) for name in sums[0]}
-                if not np.isfinite(list(means.values())).all():
-                    raise VgeoError(f"{progress}: the loss is {means} at iteration {iteration}: lower lr_model ({recipe.lr_model:g})")
+                shown = means(sums, progress, iteration, f"lr_model ({recipe.lr_model:g})")
                 speed = len(sums) * size / (time.perf_counter() - clock)
-                log.append({"iteration": iteration, **means, "images_per_second": round(speed, 1), "val_R@1": None})
+                log.append({"iteration": iteration, **shown, "images_per_second": round(speed, 1), "val_R@1": None})
                 sums, clock = [], time.perf_counter()
-                bar.set_postfix(loss=f"{means['loss']:.2f}")
+                bar.set_postfix(loss=f"{shown['loss']:.2f}")
             if ended:
                 log[-1]["val_R@1"] = round(validate(model), 2)
-                bar.set_postfix(loss=f"{means['loss']:.2f}", val_R1=log[-1]["val_R@1"])
+                bar.set_postfix(loss=f"{shown['loss']:.2f}", val_R1=log[-1]["val_R@1"])
                 if log[-1]["val_R@1"] > state["best"]:
                     state["best"] = log[-1]["val_R@1"]
                     state["weights"] = {k: v.cpu().clone() for k, v in model.state_dict().items()}
@@ -162,10 +182,7 @@ def train(recipe, table, validate, folder, views, target_views=None, extra=None,
                 checkpoint.save(**state)
                 saved = time.perf_counter()
             bar.update()
-    with open(folder / "log.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, log[0])
-        writer.writeheader()
-        writer.writerows(log)
+    write_log(folder, log)
     made_of = recipe.as_dict() | {"val_R@1": state["best"]}
     if extra:
         save_weights(state["extra"], folder / "extra.safetensors", made_of)
