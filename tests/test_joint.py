@@ -40,7 +40,7 @@ def extra_of(method, table):
     torch.manual_seed(2)
     if method == "GRL":
         return Domain("resnet18", 0.3)
-    return Warp(table["path"].to_numpy(), np.array([[0, 1], [3, 5], [6, 8]]), SIDE, 6, NUMBERS, 0, "float32")
+    return Warp(table["path"].to_numpy(), np.array([[0, 1], [3, 5], [6, 8]]), SIDE, 6, NUMBERS, 0)
 
 
 @pytest.mark.parametrize("method", ["GRL", "GeoWarp"])
@@ -119,7 +119,7 @@ def test_a_regression_trained_alone(photos, tmp_path, monkeypatch):
 
     def run(folder, iterations=4):
         folder.mkdir(exist_ok=True)
-        train_alone(extra_of("GeoWarp", table), model, iterations, 1e-3, folder)
+        train_alone(extra_of("GeoWarp", table), model, iterations, 1e-3, "float32", folder)
         return load_file(folder / "extra.safetensors"), pd.read_csv(folder / "log.csv")
 
     whole, log = run(tmp_path / "whole")

@@ -34,15 +34,13 @@ class Domain(nn.Module):
 class Warp(nn.Module):
     """The report's section 5.1: the warping regression, from self-supervised pairs and mined query-positive pairs.
 
-    paths: training images; pairs: int (P, 2), rows of it that show one place (`mine_pairs`). numbers: the profile's `geowarp`; precision: as in
-    `train.Recipe`, of the local features.
+    paths: training images; pairs: int (P, 2), rows of it that show one place (`mine_pairs`). numbers: the profile's `geowarp`.
     """
 
-    def __init__(self, paths, pairs, size, stages, numbers, seed, precision):
+    def __init__(self, paths, pairs, size, stages, numbers, seed):
         super().__init__()
         self.regression = geowarp.Regression()
-        self.paths, self.pairs, self.size, self.stages = paths, pairs, size, stages
-        self.numbers, self.seed, self.precision = numbers, seed, precision
+        self.paths, self.pairs, self.size, self.stages, self.numbers, self.seed = paths, pairs, size, stages, numbers, seed
 
     def loss(self, model, source, target, iteration):
         """The weighted sum of the three losses on this iteration's images, drawn from the seed and its number."""
@@ -56,9 +54,7 @@ class Warp(nn.Module):
         single, query, positive = images.split([len(alone), mined, mined])
 
         def local(x):
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                maps = model.features(x.contiguous(memory_format=torch.channels_last), self.stages)
-            return geowarp.local_features(maps.float())
+            return geowarp.local_features(model.features(x.contiguous(memory_format=torch.channels_last), self.stages).float())
 
         # two views of one photo have one light: the jitter of training stands in for the years between a query and its positive
         one, other, targets = geowarp.self_supervised_pairs(single.float() / 255, generator, n["k"])
@@ -99,14 +95,14 @@ def mine_pairs(model, table, count, size, seed, threshold=1.2):
     return pairs[near]
 
 
-def train_alone(extra, model, iterations, lr, folder, progress="training"):
+def train_alone(extra, model, iterations, lr, precision, folder, progress="training"):
     """Trains `extra` by its own loss beside a model that stays as it is; leaves `extra.safetensors` (the last iteration's) and `log.csv`.
 
     This is GeoWarp's training where the local features are the frozen trunk's: neither half of the joint training then touches the other.
-    lr: Adam's rate, falling to 0 along a cosine. Killed at any moment, the next call goes on from the checkpoint to the same weights.
+    lr: Adam's rate, falling to 0 along a cosine; precision: as in `train.Recipe`. Killed at any moment, the next call goes on from the checkpoint to the same weights.
     """
     where = device()
-    model.to(where).eval()
+    model.to(where).eval().requires_grad_(False)
     extra.to(where).train()
     optimizer = torch.optim.Adam(extra.parameters(), lr=lr)
     checkpoint = Checkpoint(folder / "checkpoint.pt", extra=extra, optimizer=optimizer)
@@ -114,7 +110,8 @@ def train_alone(extra, model, iterations, lr, folder, progress="training"):
     values, clock, saved = [], time.perf_counter(), time.perf_counter()
     for iteration in tqdm(range(state["iteration"], iterations), progress, iterations, initial=state["iteration"], unit=" iterations"):
         optimizer.param_groups[0]["lr"] = lr * (1 + math.cos(math.pi * iteration / iterations)) / 2
-        loss, shown = extra.loss(model, None, None, iteration)
+        with torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16"):
+            loss, shown = extra.loss(model, None, None, iteration)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -205,7 +205,7 @@ class Study:
         def make(folder):
             model = self.model(base, seed)
             torch.manual_seed(seed)
-            train_alone(self._warp(recipe, model), model, p.geowarp["alone"], recipe.lr_extra, folder, label)
+            train_alone(self._warp(recipe, model), model, p.geowarp["alone"], recipe.lr_extra, recipe.precision, folder, label)
 
         return self._step(label, "models", made_of, make, resumes=True)
 
@@ -214,7 +214,7 @@ class Study:
         p, table = self.profile, self.train_table
         numbers = p.geowarp | {"weights": {loss: 0.0 if loss in recipe.without else weight for loss, weight in p.geowarp["weights"].items()}}
         pairs = mine_pairs(model, table, p.geowarp["candidates"], p.image_size, recipe.seed, p.geowarp["near"])
-        return Warp(table["path"].to_numpy(), pairs, p.image_size, p.geowarp["stages"][recipe.backbone], numbers, recipe.seed, recipe.precision)
+        return Warp(table["path"].to_numpy(), pairs, p.image_size, p.geowarp["stages"][recipe.backbone], numbers, recipe.seed)
 
     def training_seconds(self, name, seed=0):
         """What a training took, the making of its views included, validation and what was read from disk not."""
@@ -493,7 +493,7 @@ class Study:
         """A GeoWarp model's local features, a function of normalised images, and its regression, in evaluation mode."""
         stages = self.profile.geowarp["stages"][TRAININGS[name]["backbone"]]
         model = self.model(name, seed)
-        extra = load_weights(Warp([], [], None, None, None, seed, None), self.train(name, seed) / "extra.safetensors").to(device()).eval()
+        extra = load_weights(Warp([], [], None, None, None, seed), self.train(name, seed) / "extra.safetensors").to(device()).eval()
         return lambda images: local_features(model.features(images, stages)), extra.regression
 
     # ---- tables ----

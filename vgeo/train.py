@@ -152,7 +152,8 @@ def train(recipe, table, validate, folder, views, target_views=None, extra=None,
             loss = criterion(model.head(maps[:size]), torch.from_numpy(labels[row]).to(where))
             values = {"loss": loss.detach()}
             if extra:
-                added, parts_of_it = extra.loss(model, maps[:size], maps[size:], iteration)
+                with torch.autocast(where.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+                    added, parts_of_it = extra.loss(model, maps[:size], maps[size:], iteration)
                 loss, values = loss + added, values | parts_of_it
             for optimizer in optimizers:
                 optimizer.zero_grad()
