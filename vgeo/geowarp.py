@@ -25,10 +25,11 @@ CHUNK = 160  # pairs whose images lie in memory together
 
 
 def local_features(maps):
-    """Feature maps (B, C, h, w) of any size -> (B, C, GRID, GRID), of unit length over the channels.
+    """Feature maps (B, C, h, w) of any size -> float32 (B, C, GRID, GRID), of unit length over the channels.
 
     Average-pooled as in the paper; maps with a side below GRID, from images smaller than its, are interpolated bilinearly.
     """
+    maps = maps.float()
     if min(maps.shape[2:]) >= GRID:
         maps = F.adaptive_avg_pool2d(maps, GRID)
     else:
@@ -159,21 +160,22 @@ def mean_corner_error(predicted, targets):
 
 
 @torch.inference_mode()
-def pair_scores(local, regression, query_paths, database_paths, pairs, size, brightness=1.0, warped=True, progress=None):
+def pair_scores(local, regression, query_paths, database_paths, pairs, size, brightness=1.0, warped=True, precision="float32", progress=None):
     """Similarity of query and database images -> float32 (P,): the mean inner product of their warped images' local features, -1 to 1.
 
     local: a callable from normalised images on the regression's device to local features (B, C, GRID, GRID); it and `regression` must
     be in evaluation mode. pairs: int (P, 2), rows (query, database) of the two lists of paths; pairs with shared images are best given
     one after the other, since images are read once a CHUNK. size, in pixels, both sides. brightness: multiplies the database images' pixel
-    values, as in `describe`. warped: False compares the images as they are. progress: words before a bar, or None for no bar. Raises
-    VgeoError for a pair outside the lists and `load_image`'s errors.
+    values, as in `describe`. warped: False compares the images as they are. precision: as in `train.Recipe`, of the convolutions.
+    progress: words before a bar, or None for no bar. Raises VgeoError for a pair outside the lists and `load_image`'s errors.
     """
     if ((pairs < 0) | (pairs >= [len(query_paths), len(database_paths)])).any():
         raise VgeoError(f"a pair lies outside the {len(query_paths)} queries and {len(database_paths)} database images: give pairs as rows "
                         "(query, database) of these lists")
     where = next(regression.parameters()).device
     scores = np.empty(len(pairs), np.float32)
-    with tqdm(total=len(pairs), desc=progress, unit=" pairs", disable=progress is None, leave=False) as bar:
+    with (torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16"),
+          tqdm(total=len(pairs), desc=progress, unit=" pairs", disable=progress is None, leave=False) as bar):
         for start in range(0, len(pairs), CHUNK):
             queries, a = np.unique(pairs[start:start + CHUNK, 0], return_inverse=True)
             others, b = np.unique(pairs[start:start + CHUNK, 1], return_inverse=True)

@@ -54,7 +54,7 @@ class Warp(nn.Module):
         single, query, positive = images.split([len(alone), mined, mined])
 
         def local(x):
-            return geowarp.local_features(model.features(x.contiguous(memory_format=torch.channels_last), self.stages).float())
+            return geowarp.local_features(model.features(x.contiguous(memory_format=torch.channels_last), self.stages))
 
         # two views of one photo have one light: the jitter of training stands in for the years between a query and its positive
         one, other, targets = geowarp.self_supervised_pairs(single.float() / 255, generator, n["k"])

@@ -202,7 +202,7 @@ def gallery(result, queries, title, n=5):
 
 
 def learning_curve(logs, title):
-    """Training loss and validation R@1 against iterations of {condition: log table}."""
+    """Training loss and validation R@1 against iterations of {condition: `Study.log`}."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
     for condition, log in logs.items():
         left.plot(log["iteration"], log["loss"], marker=".", label=condition)

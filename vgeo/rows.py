@@ -33,14 +33,15 @@ class Evaluation:
     """How a row's predictions are made from a model.
 
     model: a name of TRAININGS or SOUPS. night: brightness factor of the database where tokyo-night's queries
-    are looked up. multiscale: an entry of `multiscale.METHODS`, on the descriptors of `side`: "database", "query" or "both". rerank: with
-    the model's own warping regression.
+    are looked up. multiscale: an entry of `multiscale.METHODS`, on the descriptors of `side`: "database", "query" or "both". scale: of all
+    other descriptors. rerank: with the model's own warping regression.
     """
 
     model: str
     night: float = 1.0
     multiscale: str | None = None
     side: str = "database"
+    scale: float = 1.0
     rerank: bool = False
 
 

@@ -216,13 +216,21 @@ class Study:
         pairs = mine_pairs(model, table, p.geowarp["candidates"], p.image_size, recipe.seed, p.geowarp["near"])
         return Warp(table["path"].to_numpy(), pairs, p.image_size, p.geowarp["stages"][recipe.backbone], numbers, recipe.seed)
 
+    def log(self, name, seed=0):
+        """A training's log.csv as a table; where it has validation R@1, the start's is added as iteration 0."""
+        log = pd.read_csv(self.train(name, seed) / "log.csv")
+        if "val_R@1" not in log:
+            return log
+        start = self._load(_backbone(name), self.start(_backbone(name)))
+        return pd.concat([pd.DataFrame({"iteration": [0], "val_R@1": [self.validate(start)]}), log], ignore_index=True)
+
     def training_seconds(self, name, seed=0):
         """What a training took, the making of its views included, validation and what was read from disk not."""
-        log = pd.read_csv(self.train(name, seed) / "log.csv")
+        log = self.log(name, seed)
         if self.extractor_of(name) != name:
             return self.training_seconds(self.extractor_of(name), seed) + float(log["seconds"].sum())
         p = self.profile
-        seconds = float((log["iteration"].diff().fillna(log["iteration"]) * p.batch_size / log["images_per_second"]).sum())
+        seconds = float((log["iteration"].diff() * p.batch_size / log["images_per_second"]).sum())
         if self.stores:
             tables = [self.train_table] + ([self._night_target()] if TRAININGS[name].get("method") == "GRL" else [])
             seconds += sum(artefacts.seconds(self._views_step(self.recipe(name, seed), table)) for table in tables)
@@ -248,17 +256,13 @@ class Study:
             describe(model, paths, size)  # warms up
             plain = seconds(lambda: describe(model, paths, size))
             searched = seconds(lambda: search(np.zeros((len(database), 512), np.float32), np.zeros((len(paths), 512), np.float32), k))
-            compared = seconds(lambda: pair_scores(local, regression, paths, database, pairs, size))
+            compared = seconds(lambda: pair_scores(local, regression, paths, database, pairs, size, precision=precision()))
             found["GeoWarp testing"] = (plain + searched + compared) / (plain + searched)
             found["brightness testing"] = seconds(lambda: describe(model, paths, size, brightness=NIGHT_BRIGHTNESS)) / plain
             (folder / "costs.json").write_text(json.dumps(found))
 
         recipe = {"models": [self._hash(self.weights(name)) for name in ("CosFace", "GRL", "EffV2s", "GeoWarp")], "dataset": dataset, "version": 2}
         return json.loads((self._step("measure costs", "costs", recipe, make) / "costs.json").read_text())
-
-    def validation_of_start(self, backbone):
-        """R@1 in percent on the validation set of the weights that a backbone's trainings start from."""
-        return self.validate(self._load(backbone, self.start(backbone)))
 
     def _night_target(self):
         folder = Path(self.data, "night_target")
@@ -372,7 +376,7 @@ class Study:
         if dataset == "tokyo-night" and row.night == 1.0 and self._night_is_a_part:
             found, rows = self.result(row, "tokyo-xs", seed), data.queries.index
             return Result(data, found.predictions[rows], found.distances[rows], found.first_hit[rows])
-        found = self.evaluate(self.weights(row.model, seed), dataset, self._night(row, dataset), _backbone(row.model), row.multiscale, row.side)
+        found = self.evaluate(self.weights(row.model, seed), dataset, self._night(row, dataset), _backbone(row.model), row.multiscale, row.side, row.scale)
         return self._reranked(row, dataset, seed, found) if row.rerank else found
 
     def _night(self, row, dataset):
@@ -384,15 +388,15 @@ class Study:
         day, dark = (self.sets[name] for name in ("tokyo-xs", "tokyo-night"))
         return isinstance(day, RetrievalSet) and isinstance(dark, RetrievalSet) and dark.queries.attrs["root"] == day.queries.attrs["root"]
 
-    def evaluate(self, weights, dataset, brightness=1.0, backbone=RESNET, multiscale=None, side="database"):
+    def evaluate(self, weights, dataset, brightness=1.0, backbone=RESNET, multiscale=None, side="database", scale=1.0):
         """The Result of a model on a data set of `sets`.
 
-        weights: a path of safetensors; brightness: the factor on the database images; multiscale and side: as in `rows.Evaluation`.
+        weights: a path of safetensors; brightness: the factor on the database images; multiscale, side and scale: as in `rows.Evaluation`.
         Descriptors and predictions are stored.
         """
         data = self.sets[dataset]
-        queries = self._sources(weights, data.queries, backbone, 1.0, multiscale if side != "database" else None)
-        database = self._sources(weights, data.database, backbone, brightness, multiscale if side != "query" else None)
+        queries = [self._descriptors(weights, data.queries, backbone, 1.0, s) for s in (SCALES if multiscale and side != "database" else (scale,))]
+        database = [self._descriptors(weights, data.database, backbone, brightness, s) for s in (SCALES if multiscale and side != "query" else (scale,))]
         k = min(self.profile.predictions, len(data.database))
         recipe = {"queries": [folder.name for folder in queries], "database": [folder.name for folder in database], "method": multiscale, "k": k,
                   "rows": hashlib.sha256(data.queries.index.to_numpy().tobytes()).hexdigest(), "version": 2}
@@ -407,7 +411,7 @@ class Study:
             np.save(folder / "distances.npy", distances)
 
         words = f" {multiscale} on {side}" if multiscale else ""
-        folder = self._step(f"search {dataset} {self._hash(weights)[:6]}{_words(1.0, brightness)}{words}", "predictions", recipe, make)
+        folder = self._step(f"search {dataset} {self._hash(weights)[:6]}{_words(scale, brightness)}{words}", "predictions", recipe, make)
         predictions = np.load(folder / "predictions.npy")
         return Result(data, predictions, np.load(folder / "distances.npy"), first_hit(predictions, data.positives))
 
@@ -419,10 +423,6 @@ class Study:
     def with_predictions(self, result, predictions):
         """The Result with other predictions for the same queries."""
         return Result(result.data, predictions, result.distances, first_hit(predictions, result.data.positives))
-
-    def _sources(self, weights, table, backbone, brightness, method):
-        """The folders of the descriptors of a table's images, at scale 1 or, for a method, at all scales."""
-        return [self._descriptors(weights, table, backbone, brightness, scale) for scale in (SCALES if method else (1.0,))]
 
     def _descriptors(self, weights, table, backbone, brightness=1.0, scale=1.0):
         """The folder of the descriptors of all images of the table's folder."""
@@ -478,13 +478,13 @@ class Study:
         data, weights = self.sets[dataset], self.train(name, seed) / "extra.safetensors"
         recipe = {"model": self._hash(self.weights(name, seed)), "regression": self._hash(weights), "pairs": hashlib.sha256(pairs.tobytes()).hexdigest(),
                   "queries": self._fingerprint(data.queries), "database": self._fingerprint(data.database), "size": self.profile.image_size,
-                  "brightness": brightness, "warped": warped, "stages": self.profile.geowarp["stages"], "version": 1}
+                  "brightness": brightness, "warped": warped, "stages": self.profile.geowarp["stages"], "precision": precision(), "version": 2}
         label = f"compare {len(pairs)} pairs {dataset} {recipe['model'][:6]}{_words(1.0, brightness)}{'' if warped else ' unwarped'}"
 
         def make(folder):
             local, regression = self.warp_model(name, seed)
             scores = pair_scores(local, regression, list(data.queries["path"]), list(data.database["path"]), pairs, self.profile.image_size,
-                                 brightness, warped, progress=label)
+                                 brightness, warped, precision(), progress=label)
             np.save(folder / "scores.npy", scores)
 
         return np.load(self._step(label, "pairs", recipe, make) / "scores.npy")
