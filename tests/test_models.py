@@ -161,3 +161,154 @@ def test_models_that_share_a_trunk_have_one_hash(model):
     with torch.no_grad():
         next(other.stages[0].parameters()).add_(1)
     assert trunk_hash(other) != trunk_hash(model)
+
+
+def test_normalise():
+    batch = images(8)
+    expected = torchvision.transforms.functional.normalize(batch / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    torch.testing.assert_close(normalise(batch), expected, atol=1e-6, rtol=1e-5)
+    with pytest.raises(VgeoError, match="float32, not uint8"):
+        normalise(expected)
+
+
+def test_unknown_backbone():
+    with pytest.raises(VgeoError, match="^unknown backbone 'vgg16': use one of resnet18, efficientnet_v2_s$"):
+        build("vgg16")
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_round_trip(backbone, tmp_path):
+    recipe = {"loss": "CosFace", "seed": 0, "iterations": [1, 2]}
+    model = build(backbone, dim=8).to(memory_format=torch.channels_last)
+    save_weights(model, tmp_path / "new" / "model.safetensors", recipe)
+    again = build(backbone, tmp_path / "new" / "model.safetensors", dim=8)
+    assert_equal(again.state_dict(), model.state_dict())
+    assert json.loads((tmp_path / "new" / "model.json").read_text()) == recipe
+    assert sorted(os.listdir(tmp_path / "new")) == ["model.json", "model.safetensors"]
+    file_hash = weights_hash(tmp_path / "new" / "model.safetensors")
+    assert file_hash == weights_hash(model) == weights_hash(model.state_dict())
+
+
+def test_city_weights_are_stored_in_half_precision(tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "CITY_WEIGHTS", tmp_path)
+    model = build("resnet18")
+    model.backbone[1].num_batches_tracked.fill_(100_001)  # an integer that half precision cannot hold
+    save_weights(model, tmp_path / "resnet18.safetensors", {}, dtype=torch.float16)
+    values = sum(x.numel() for x in model.state_dict().values())
+    assert (tmp_path / "resnet18.safetensors").stat().st_size < 2.1 * values
+    expected = {name: x.half().float() if x.is_floating_point() else x for name, x in model.state_dict().items()}
+    assert_equal(build("resnet18", "city").state_dict(), expected)
+    assert "efficientnet_v2_s.safetensors" in fails(tmp_path, build, "efficientnet_v2_s", "city")
+
+
+def test_hash_sees_every_difference(small):
+    state = small.state_dict()
+    expected = weights_hash(state)
+    assert expected == weights_hash(dict(reversed(state.items()))) and len(expected) == 64
+    others = [
+        {**state, "0.bias": state["0.bias"] + 1e-6},
+        {**state, "0.bias": state["0.bias"].view(torch.int32)},
+        {**state, "0.weight": state["0.weight"].reshape(3, 4, 3, 3)},
+        {("1.b" if name == "0.bias" else name): tensor for name, tensor in state.items()},
+    ]
+    assert len({expected, *map(weights_hash, others)}) == 5
+
+
+def test_values_that_cannot_be_stored(small, tmp_path):
+    small[1].running_var[2] = 1e6
+    path = tmp_path / "w.safetensors"
+    assert "1.running_var" in fails(path, save_weights, small, path, {}, torch.float16)
+    assert not os.listdir(tmp_path)
+    save_weights(small, path, {})
+    small[0].weight.data[0, 0, 0, 0] = torch.nan
+    assert "0.weight" in fails(path, save_weights, small, path, {})
+
+
+def test_a_killed_save_leaves_the_old_file(small, tmp_path, monkeypatch):
+    path = tmp_path / "w.safetensors"
+    save_weights(small, path, {"seed": 0})
+    expected = weights_hash(path)
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(models.os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save_weights(build("resnet18"), path, {"seed": 1})
+    assert weights_hash(path) == expected and sorted(os.listdir(tmp_path)) == ["w.json", "w.safetensors"]
+
+
+def test_weights_of_another_model(small, tmp_path):
+    path, state = tmp_path / "w.safetensors", small.state_dict()
+    before = weights_hash(state)
+    cases = {
+        "missing: 0.bias)": {name: x for name, x in state.items() if name != "0.bias"},
+        "unexpected: extra)": {**state, "extra": torch.zeros(2)},
+        "another shape: 0.bias (5,), not (4,))": {**state, "0.bias": torch.zeros(5)},
+        "missing: 0.bias, 0.weight, 1.bias and 4 more; unexpected: x": {"x": torch.zeros(1)},
+    }
+    for expected, other in cases.items():
+        save_weights(other, path, {})
+        assert expected in fails(path, load_weights, small, path)
+    safetensors_with_nan = {**state, "0.bias": torch.full((4,), torch.nan)}
+    models.safetensors.torch.save_file(safetensors_with_nan, path)
+    assert "not finite: 0.bias" in fails(path, load_weights, small, path)
+    assert weights_hash(small) == before
+
+    save_weights(build("resnet18", dim=8), path, {})
+    assert "aggregation.3.weight (8, 512), not (512, 512)" in fails(path, build, "resnet18", path)
+    assert "efficientnet_v2_s (missing" in fails(path, build, "efficientnet_v2_s", path)
+
+
+def test_damaged_files(small, tmp_path):
+    path = tmp_path / "w.safetensors"
+    assert "no such weights file" in fails(path, load_weights, small, path)
+    save_weights(small, path, {})
+    whole = path.read_bytes()
+    for content in [b"", whole[:4], whole[:60], whole[:-1], b"\xff" * 100, pickle.dumps({"a": 1}), b"<html></html>"]:
+        path.write_bytes(content)
+        assert "not a whole safetensors file" in fails(path, load_weights, small, path)
+    assert "not a whole safetensors file" in fails(tmp_path, load_weights, small, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "error", [urllib.error.URLError("no network"), TimeoutError("timed out"), http.client.IncompleteRead(b"")]
+)
+def test_imagenet_without_a_network(error, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def unreachable(url, file, hash_prefix, **kwargs):
+        assert hash_prefix in url  # what arrives is to be checked
+        raise error
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    files = {"resnet18": "resnet18-f37072fd.pth", "efficientnet_v2_s": "efficientnet_v2_s-dd5fe13b.pth"}
+    for backbone, file in files.items():
+        message = fails(tmp_path / "hub" / "checkpoints" / file, build, backbone, "imagenet")
+        for part in [f"https://download.pytorch.org/models/{file}", "TORCH_HOME", str(error)]:
+            assert part in message
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_imagenet_from_torchvisions_folder(backbone, tmp_path, monkeypatch):
+    """A file fetched by hand is used: the backbone is torchvision's, the head is not touched."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    net = TORCHVISION[backbone]()
+    file = tmp_path / "hub" / "checkpoints" / Path(BACKBONES[backbone][1].url).name
+    file.parent.mkdir(parents=True)
+    torch.save(net.state_dict(), file)
+    loaded, pretrained = build(backbone, "imagenet").backbone.state_dict(), net.state_dict()
+    for ours, theirs in zip(loaded.values(), pretrained.values()):  # theirs goes on with the classifier
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04" + bytes(1000), b"<html></html>", pickle.dumps({"a": 1})])
+def test_damaged_imagenet_file(content, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    file = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(content)
+    assert "damaged" in fails(file, build, "resnet18", "imagenet")
+    torch.save(Path("code"), file)  # an object, which unpickling would run code for
+    assert "damaged" in fails(file, build, "resnet18", "imagenet")
