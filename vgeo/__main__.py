@@ -9,8 +9,11 @@ def main(arguments=None):
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="execute every notebook of the study for a profile")
     data = commands.add_parser("data", help="render or check a profile's data sets and say what they are")
+    run.add_argument("profile", help="smoke, city or paper")
+    data.add_argument("--profile", default="city", help="smoke, city (default) or paper")
+    data.add_argument("--check", action="store_true",
+                      help="say in seconds what is in the folder (default: this one), what is missing and where to ask for it, from names alone")
     for command in (run, data):
-        command.add_argument("profile", help="smoke, city or paper")
         command.add_argument("--data", metavar="FOLDER", help="a folder with sf-xs, tokyo-xs and tokyo-night instead of the rendered city")
     run.add_argument("--image-size", type=int, metavar="N", help="pixels of the square images instead of the profile's")
     run.add_argument("--seeds", type=int, metavar="N", help="repeat every training N times: the claims ledger then uses their spread")
@@ -25,6 +28,13 @@ def main(arguments=None):
             from vgeo.run import run_study
 
             run_study(options.profile, options.data, options.image_size, options.seeds)
+        elif options.command == "data" and options.check:
+            from vgeo.layout import check
+            from vgeo.profiles import profile
+
+            lines, complete = check(options.data or ".", profile(options.profile))
+            print("\n".join(lines))
+            sys.exit(0 if complete else 1)
         elif options.command == "data":
             from vgeo.study import Study
 

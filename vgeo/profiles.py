@@ -22,6 +22,15 @@ GEOWARP = {
 CITY_GEOWARP = GEOWARP | {"mined": 4, "candidates": 800, "stages": {"resnet18": 6, "efficientnet_v2_s": 4}, "alone": 600}
 
 
+# Images of the original's data sets, and the CosPlace classes of the group that is trained on. Sources: the data sets as handed out with the
+# report's course, and its authors' logs (queries and database of each test).
+PAPER_COUNTS = {
+    "classes": 5_965, ("sf-xs", "val", "database"): 8_015, ("sf-xs", "val", "queries"): 7_993,
+    ("sf-xs", "test", "database"): 27_191, ("sf-xs", "test", "queries"): 1_000,
+    ("tokyo-xs", "test", "database"): 12_771, ("tokyo-xs", "test", "queries"): 315, ("tokyo-night", "test", "queries"): 105,
+}
+
+
 @dataclass(frozen=True)
 class Profile:
     """The defaults are the original's (CosPlace's code and the report's section 1.3 and 5.2)."""
@@ -57,6 +66,7 @@ class Profile:
     radius: float = 25.0  # metres
     predictions: int = 20  # stored per query
     recalls: tuple = field(default=(1, 5, 10, 20))
+    counts: dict | None = None  # published sizes of the data sets, see `layout.check`
 
 
 PROFILES = {
@@ -73,7 +83,7 @@ PROFILES = {
         lr_discriminator=1e-3, lr_regression=1e-3, geowarp=CITY_GEOWARP,
         city=Plan(size=96, seed=1),
     ),
-    "paper": Profile("paper"),  # sf-xs, tokyo-xs and tokyo-night in --data FOLDER; hours on a GPU
+    "paper": Profile("paper", counts=PAPER_COUNTS),  # sf-xs, tokyo-xs and tokyo-night in --data FOLDER; hours on a GPU
 }
 
 

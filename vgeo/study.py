@@ -22,6 +22,7 @@ from vgeo.describe import describe, describe_stored, device, store_trunk, stored
 from vgeo.errors import VgeoError
 from vgeo.fuse import nearest_first, reciprocal_ranks, shared_first
 from vgeo.geowarp import local_features, pair_scores, rerank
+from vgeo.layout import NIGHT_TARGET, find
 from vgeo.joint import Domain, Warp, mine_pairs, train_alone
 from vgeo.metrics import first_hit, recall
 from vgeo.models import CITY_WEIGHTS, TRUNK, build, load_weights, save_weights, trunk_hash, weights_hash
@@ -31,10 +32,6 @@ from vgeo.retrieve import search
 from vgeo.rows import DATASETS, LOSSES, NIGHT_BRIGHTNESS, RESNET, SOUPS, TABLES, TRAININGS, Evaluation, Fusion
 from vgeo.soups import average, greedy
 from vgeo.train import Recipe, batches, live_views, precision, train
-
-# Names that people's copies of the data have: of the data set's folder, and of its queries
-FOLDERS = {"sf-xs": ("sf-xs", "sf_xs", "small"), "tokyo-xs": ("tokyo-xs", "tokyo_xs"), "tokyo-night": ("tokyo-night", "tokyo_night")}
-QUERIES = ("queries_v1", "queries")
 
 
 @dataclass(frozen=True)
@@ -90,16 +87,6 @@ class Study:
         recipe = {"plan": self.profile.city.__dict__, "version": city.VERSION}
         return self._step("render the city", "data", recipe, lambda folder: city.write_city(self.profile.city, folder))
 
-    def _folder(self, name, *parts):
-        """The first existing folder of that data set, or None; the last part may be given as alternatives."""
-        *middle, last = parts
-        for top in FOLDERS[name]:
-            for end in last if isinstance(last, tuple) else (last,):
-                folder = Path(self.data, top, *middle, end)
-                if folder.is_dir():
-                    return folder
-        return None
-
     def _table(self, folder):
         """The images of a folder, read once."""
         if folder not in self._tables:
@@ -110,23 +97,23 @@ class Study:
     @cached_property
     def train_table(self):
         """Training images with their CosPlace labels."""
-        folder, p = self._folder("sf-xs", "train"), self.profile
+        folder, p = find(self.data, "sf-xs", "train"), self.profile
         if folder is None:
             raise VgeoError(f"{self.data}: has no sf-xs/train: put the training images of sf-xs there")
         return cosplace_classes(self._table(folder), p.cell, p.angle, p.n, p.l, p.min_images)
 
     @cached_property
     def val(self):
-        return self._open("sf-xs val", self._folder("sf-xs", "val", QUERIES), self._folder("sf-xs", "val", "database"), "sf-xs/val")
+        return self._open("sf-xs val", find(self.data, "sf-xs", "val", "queries"), find(self.data, "sf-xs", "val", "database"), "sf-xs/val")
 
     @cached_property
     def sets(self):
         """{data set: RetrievalSet, or a str that says why there is none}."""
         found = {}
         for name in DATASETS:
-            queries, database = self._folder(name, "test", QUERIES), self._folder(name, "test", "database")
+            queries, database = find(self.data, name, "test", "queries"), find(self.data, name, "test", "database")
             if name == "tokyo-night" and database is None:  # photographed at night, found in tokyo-xs's database
-                database = self._folder("tokyo-xs", "test", "database")
+                database = find(self.data, "tokyo-xs", "test", "database")
             missing = [part for part, folder in (("queries", queries), ("database", database)) if folder is None]
             found[name] = f"no {name}/test {' and '.join(missing)} in {self.data.name}" if missing else self._open(name, queries, database, name)
         day, dark = found["tokyo-xs"], found["tokyo-night"]
@@ -265,7 +252,7 @@ class Study:
         return json.loads((self._step("measure costs", "costs", recipe, make) / "costs.json").read_text())
 
     def _night_target(self):
-        folder = Path(self.data, "night_target")
+        folder = Path(self.data, NIGHT_TARGET)
         if not folder.is_dir():
             raise VgeoError(f"{self.data}: has no night_target: put a few night photos there, which gradient reversal trains on")
         return self._table(folder)
