@@ -19,6 +19,9 @@ def main(arguments=None):
     run.add_argument("--seeds", type=int, metavar="N", help="repeat every training N times: the claims ledger then uses their spread")
     pretrain = commands.add_parser("pretrain", help="train the starting weights in vgeo/weights again, from nothing")
     pretrain.add_argument("--real", metavar="FOLDER", help="photographs to score on as well: a folder with database and queries_v1")
+    convert = commands.add_parser("convert", help="make a .pth checkpoint of CosPlace's or the report's authors into weights files of ours")
+    convert.add_argument("checkpoint", help="the .pth file")
+    convert.add_argument("folder", help="where model.safetensors and what else is in it goes")
     options = parser.parse_args(arguments)
 
     from vgeo.errors import VgeoError  # what follows takes seconds to import: not before the arguments are right
@@ -39,6 +42,10 @@ def main(arguments=None):
             from vgeo.study import Study
 
             print("\n".join(Study(options.profile, options.data).identities().values()))
+        elif options.command == "convert":
+            from vgeo.checkpoints import convert
+
+            print("\n".join(convert(options.checkpoint, options.folder)))
         else:
             from vgeo.pretrain import pretrain
             from vgeo.profiles import ROOT

@@ -167,7 +167,12 @@ def load_weights(model, path):
     Raises VgeoError, in one line, when the file is missing, damaged or of another format, when its names or shapes
     are not exactly the model's, or when it has values that are not finite. The model is then unchanged.
     """
-    state, own = _read(path), model.state_dict()
+    return fit(model, _read(path), path)
+
+
+def fit(model, state, path):
+    """Loads a state dict, the content of `path`, as `load_weights` does a file; returns the model."""
+    own = model.state_dict()
     faults = {
         "missing": own.keys() - state.keys(),
         "unexpected": state.keys() - own.keys(),

@@ -1,0 +1,97 @@
+"""Checkpoints of others: CosPlace's and the report's authors' .pth files become our weights files, and ours become theirs.
+
+Their names, after CosPlace's, GeoWarp's and the authors' public code: `backbone.*` and `aggregation.*`, the same below
+`features_extractor.` beside `homography_regression.*`, `domain_discriminator.*` or `discriminator.*`, all perhaps below `module.`.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+
+import torch
+
+from vgeo.errors import VgeoError
+from vgeo.geowarp import GRID, Regression
+from vgeo.grl import Discriminator
+from vgeo.models import BACKBONES, build, fit, save_weights
+
+# A name that only this backbone's state has. EfficientNetV2-S is numbered one level deeper here than by the authors.
+KNOWN_BY = {"resnet18": "backbone.4.0.conv1.weight", "efficientnet_v2_s": "backbone.0.1.0.block.0.0.weight"}
+DISCRIMINATOR = {"1.": "layers.0.", "3.": "layers.2.", "5.": "layers.4."}  # their first module, the reversal, has no weights
+
+
+def read_pth(path):
+    """The parts of a .pth checkpoint -> (backbone, model, {"regression", "discriminator": those there are}, names that fit nowhere).
+
+    The model and the parts are in evaluation mode, on the CPU. A training checkpoint's `model_state_dict` is taken. Nothing but tensors and plain
+    values is unpickled. Raises VgeoError, in one line, for a file that is missing, damaged or holds anything else, and for weights that
+    are not exactly a model's of ours.
+    """
+    path = Path(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise VgeoError(f"{path}: no such checkpoint: check the path") from None
+    except Exception as error:  # torch.load names no type for what it can't read
+        raise VgeoError(f"{path}: not a checkpoint of tensors alone ({type(error).__name__}): save its state_dict again with torch.save") from None
+    state = state.get("model_state_dict", state) if isinstance(state, dict) else None
+    if not state or not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()):
+        raise VgeoError(f"{path}: holds no state_dict: save the model's, torch.save(model.state_dict(), path)")
+
+    state = {name.removeprefix("module."): value for name, value in state.items()}
+    model = {name.removeprefix("features_extractor."): value for name, value in state.items()
+             if name.removeprefix("features_extractor.").startswith(("backbone.", "aggregation."))}
+    if "backbone.1.0.block.0.0.weight" in model:
+        model = {re.sub(r"^backbone\.", "backbone.0.", name): value for name, value in model.items()}
+    backbone = next((name for name, key in KNOWN_BY.items() if key in model), None)
+    if backbone is None or "aggregation.3.weight" not in model:
+        raise VgeoError(f"{path}: is not a CosPlace network with {' or '.join(BACKBONES)}: its first names are {', '.join(list(state)[:3])}")
+    built = fit(build(backbone, dim=len(model["aggregation.3.weight"])), model, path).eval()
+
+    parts = {}
+    warp = {name.removeprefix("homography_regression."): value for name, value in state.items() if name.startswith("homography_regression.")}
+    if warp:
+        warp = {re.sub(r"^conv\.", "layers.", name): value for name, value in warp.items()}
+        warp["layers.0.weight"] = _transposed_positions(warp.get("layers.0.weight"), path)
+        parts["regression"] = fit(Regression(), warp, path).eval()
+    domain = {re.sub(r"^(domain_)?discriminator\.", "", name): value for name, value in state.items() if re.match(r"(domain_)?discriminator\.", name)}
+    if domain:
+        domain = {next((new + name[2:] for old, new in DISCRIMINATOR.items() if name.startswith(old)), name): value for name, value in domain.items()}
+        outputs = len(domain.get("layers.4.bias", ())) or 2
+        parts["discriminator"] = fit(Discriminator(BACKBONES[backbone][2], outputs), domain, path).eval()
+    used = re.compile(r"(features_extractor\.)?(backbone|aggregation)\.|homography_regression\.|(domain_)?discriminator\.")
+    return backbone, built, parts, [name for name in state if not used.match(name)]
+
+
+def convert(path, folder):
+    """Writes a .pth checkpoint's model, and its regression or discriminator, as `<part>.safetensors` in the folder -> lines that say so."""
+    backbone, model, parts, unknown = read_pth(path)
+    recipe = {"backbone": backbone, "source": Path(path).name, "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
+    lines = []
+    for name, part in {"model": model, **parts}.items():
+        target = Path(folder) / f"{name}.safetensors"
+        save_weights(part, target, recipe)
+        lines.append(f"{target}: {name}, {backbone}, {sum(p.numel() for p in part.parameters()):,} parameters")
+    if unknown:
+        lines.append(f"left out: {', '.join(unknown[:3])}" + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""))
+    return lines
+
+
+def export(model, path, regression=None):
+    """Writes a model as a .pth that the public CosPlace code loads, or with a warping regression as one that the authors' code does."""
+    state = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+    if model.backbone_name == "efficientnet_v2_s":
+        state = {re.sub(r"^backbone\.0\.", "backbone.", name): value for name, value in state.items()}
+    if regression is not None:
+        state = {f"features_extractor.{name}": value for name, value in state.items()}
+        theirs = {re.sub(r"^layers\.", "conv.", name): value.detach().cpu().clone() for name, value in regression.state_dict().items()}
+        theirs["conv.0.weight"] = _transposed_positions(theirs["conv.0.weight"], path)
+        state |= {f"homography_regression.{name}": value for name, value in theirs.items()}
+    torch.save(state, path)
+
+
+def _transposed_positions(weight, path):
+    """The first convolution's input channels, the positions in image a, read column by column instead of row by row, or the other way."""
+    if weight is None or weight.shape[1] != GRID * GRID:
+        raise VgeoError(f"{path}: its homography regression does not start from a {GRID} x {GRID} grid: no model of ours fits it")
+    return weight.unflatten(1, (GRID, GRID)).transpose(1, 2).flatten(1, 2).contiguous()
