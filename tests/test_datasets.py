@@ -302,6 +302,10 @@ def test_batches_equal_single_loads(tmp_path):
             for index, image in zip(indices, images):
                 assert torch.equal(image, load_image(paths[index], size))
     assert list(load_batches([], 3, 6)) == []
+    for indices, images in load_batches(paths, 3, None, scale=1.7):  # of their own size
+        for index, image in zip(indices, images):
+            height, width = load_image(paths[index]).shape[1:]
+            assert torch.equal(image, load_image(paths[index], (round(1.7 * height), round(1.7 * width))))
 
 
 def test_batches_read_ahead_a_little_and_stop_with_their_consumer(tmp_path, monkeypatch):

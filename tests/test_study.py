@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from vgeo import fuse, geowarp, profiles, report, study
 from vgeo.__main__ import main
 from vgeo.datasets import RetrievalSet, format_name
+from vgeo.describe import describe
 from vgeo.errors import VgeoError
 from vgeo.metrics import interval
 from vgeo.models import build, load_weights, normalise, save_weights, weights_hash
@@ -30,7 +31,7 @@ from vgeo.train import precision
 
 SIDE = 32
 TINY = Profile(
-    "tiny", weights="city", image_size=SIDE, n=1, l=1, min_images=3, epochs=1, iterations=2, batch_size=2,
+    "tiny", weights="city", image_size=SIDE, test_size=SIDE, n=1, l=1, min_images=3, epochs=1, iterations=2, batch_size=2,
     predictions=4,
 )
 
@@ -337,6 +338,24 @@ def test_one_scale_is_another_image_size(photos, weights):
     scaled = Study("tiny", photos).evaluate(weights, "sf-xs", scale=1.7)
     sized = Study("tiny", photos, image_size=side_of(1.7)).evaluate(weights, "sf-xs")
     np.testing.assert_array_equal(scaled.distances, sized.distances)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.526, 1.7])
+def test_photos_of_mixed_sizes_are_described_as_one_by_one(tmp_path, weights, scale):
+    """As the paper profile tests: 480 x 640 and 512 x 512, here an eighth of it, in one batch where they are equal."""
+    random, paths = np.random.default_rng(3), []
+    for i, (height, width) in enumerate([(60, 80), (64, 64), (60, 80), (80, 60), (64, 64)]):
+        paths.append(str(tmp_path / f"{i}.png"))
+        Image.fromarray(random.integers(0, 256, (height, width, 3), np.uint8)).save(paths[-1])
+    model = load_weights(build("resnet18"), weights).eval()
+    found = describe(model, paths, None, scale, batch_size=2)
+    for path, row in zip(paths, found):
+        image = Image.open(path)
+        sides = [round(scale * side) for side in image.size]
+        pixels = np.asarray(image.resize(sides, Image.Resampling.BILINEAR, reducing_gap=2.0) if scale != 1 else image)
+        with torch.no_grad():
+            alone = model(normalise(torch.tensor(pixels).permute(2, 0, 1)[None]))[0].numpy()
+        np.testing.assert_allclose(row, alone, atol=2e-6)
 
 
 def test_a_log_begins_with_the_start(photos, weights):

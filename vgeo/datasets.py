@@ -239,21 +239,23 @@ def one_line(error) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def load_image(path, size: int | None = None) -> torch.Tensor:
+def load_image(path, size: int | tuple[int, int] | None = None) -> torch.Tensor:
     """One photo as uint8 (3, H, W) RGB, 0 to 255, upright by its EXIF orientation.
 
-    size: resized to size x size, bilinear with antialiasing. Grey, palette, CMYK and 16-bit images become 8-bit RGB;
+    size: resized to size x size or to (height, width), bilinear with antialiasing. Grey, palette, CMYK and 16-bit images become 8-bit RGB;
     what is transparent becomes white. Raises VgeoError naming a file that is missing, empty, cut off, not an image,
     or too large.
     """
+    height, width = size if isinstance(size, tuple) else (size, size)
     try:
         with Image.open(path) as image:
             if size:
-                image.draft("RGB", (2 * size, 2 * size))  # a JPEG decodes at 1/2 to 1/8, still 2 x size
+                side = 2 * max(height, width)  # both ways: what is drafted is not yet upright
+                image.draft("RGB", (side, side))  # a JPEG decodes at 1/2 to 1/8, still 2 x size
             image.load()
             image = as_rgb(ImageOps.exif_transpose(image))
         if size:
-            image = image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0)
+            image = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
     except Exception as error:  # Pillow raises almost anything on damaged bytes
         raise unreadable_image(path, error) from error
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
@@ -310,12 +312,12 @@ def check_images(paths) -> None:
 
 
 def load_batches(
-    paths, batch_size: int, size: int | None, workers: int | None = None
+    paths, batch_size: int, size: int | None, workers: int | None = None, scale: float = 1.0
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
     """Yields `(indices, images)`: int64 (B,) places in `paths` and uint8 (B, 3, H, W), each as `load_image` gives it.
 
-    With a size, the batches are `paths` in order. With size None each batch holds images of one height and width, and
-    the sizes follow each other in the order of their first images. workers: threads, by default one a core; they
+    With a size, the batches are `paths` in order. With size None each batch holds images of one height and width, their
+    own times `scale`, and the sizes follow each other in the order of their first images. workers: threads, by default one a core; they
     decode up to three batches ahead of the consumer and end when it stops. Raises `load_image`'s errors.
     """
     paths, ahead = list(paths), deque()
@@ -327,12 +329,13 @@ def load_batches(
 
     try:
         groups = {}
-        for index, shape in enumerate([None] * len(paths) if size else pool.map(image_shape, paths)):
+        for index, shape in enumerate([size] * len(paths) if size else pool.map(image_shape, paths)):
             groups.setdefault(shape, []).append(index)
-        for group in groups.values():
+        for shape, group in groups.items():
+            target = size or (None if scale == 1 else tuple(round(side * scale) for side in shape))
             for start in range(0, len(group), batch_size):
                 batch = np.array(group[start : start + batch_size])
-                ahead.append((batch, [pool.submit(load_image, paths[index], size) for index in batch]))
+                ahead.append((batch, [pool.submit(load_image, paths[index], target) for index in batch]))
                 if len(ahead) > 3:
                     yield next_batch()
         while ahead:

@@ -21,8 +21,8 @@ def darken(images, brightness):
 def describe(model, paths, size, scale=1.0, brightness=1.0, batch_size=32, progress=None):
     """Descriptors, float32 (len(paths), D), of image files in their order; the model runs in evaluation mode where it lies.
 
-    size: images are resized to round(size * scale) pixels, both sides; None keeps their own size and batches equal ones. brightness
-    multiplies the pixel values (0 to 255, rounded) before they are normalised. progress: words before a bar, or None for no bar.
+    size: images are resized to round(size * scale) pixels, both sides; None: to their own size times the scale, equal ones in one batch.
+    brightness multiplies the pixel values (0 to 255, rounded) before they are normalised. progress: words before a bar, or None for no bar.
     """
     def gather(indices, batch):
         batch = batch.cpu().numpy()
@@ -31,7 +31,7 @@ def describe(model, paths, size, scale=1.0, brightness=1.0, batch_size=32, progr
         found[0][indices] = batch
 
     found = []
-    _forward(model, model, paths, size and round(size * scale), brightness, batch_size, progress, gather)
+    _forward(model, model, paths, size, scale, brightness, batch_size, progress, gather)
     return found[0] if found else np.empty((0, 0), np.float32)
 
 
@@ -43,7 +43,7 @@ def store_trunk(model, paths, path, size, scale=1.0, brightness=1.0, batch_size=
         maps[0][indices] = batch.half().cpu().numpy()
 
     maps = []
-    _forward(model, model.trunk, paths, round(size * scale), brightness, batch_size, progress, gather)
+    _forward(model, model.trunk, paths, size, scale, brightness, batch_size, progress, gather)
     maps[0].flush()
 
 
@@ -62,13 +62,13 @@ def stored(maps, where):
     return torch.from_numpy(np.array(maps)).to(where).float().contiguous(memory_format=torch.channels_last)
 
 
-def _forward(model, function, paths, pixels, brightness, batch_size, progress, gather):
+def _forward(model, function, paths, size, scale, brightness, batch_size, progress, gather):
     """Calls gather(indices, function(images)) for all images, in batches, with the model in evaluation mode."""
     where, was_training = next(model.parameters()).device, model.training
     model.eval().to(memory_format=torch.channels_last)
     try:
         with torch.inference_mode(), tqdm(total=len(paths), desc=progress, unit=" images", disable=progress is None, leave=False) as bar:
-            for indices, images in load_batches(paths, batch_size, pixels):
+            for indices, images in load_batches(paths, batch_size, size and round(size * scale), scale=scale):
                 images = normalise(darken(images.to(where), brightness)).contiguous(memory_format=torch.channels_last)
                 gather(indices, function(images))
                 bar.update(len(indices))

@@ -38,7 +38,8 @@ class Profile:
     name: str
     city: Plan | None = None  # what is rendered; None: real data must be given
     weights: str = "imagenet"  # starting weights, see `models.build`
-    image_size: int = 512  # pixels, training and test
+    image_size: int = 512  # pixels of training images and of those that are warped, both sides
+    test_size: int | None = None  # pixels of test images, both sides; None: their own size, as CosPlace tests
     # CosPlace classes
     cell: float = 10.0  # M, metres
     angle: float = 30.0  # alpha, degrees
@@ -72,14 +73,14 @@ class Profile:
 PROFILES = {
     # minutes: what a notebook opened in JupyterLab and the tests use; its recalls mean nothing
     "smoke": Profile(
-        "smoke", weights="city", image_size=64, epochs=1, iterations=12, lr_model=1e-4, store_trunk=160,
+        "smoke", weights="city", image_size=64, test_size=64, epochs=1, iterations=12, lr_model=1e-4, store_trunk=160,
         lr_discriminator=1e-3, lr_regression=1e-3, geowarp=CITY_GEOWARP | {"candidates": 100, "alone": 12},
         city=Plan(size=64, seed=2, train_districts=2, images_per_class=10, val_districts=1, val_queries=24, test_districts=1, test_queries=24,
                   tokyo_districts=1, tokyo_places=10, night_target=4, heading_step=120),
     ),
     # the whole study on two cores: fewer and smaller images, so fewer iterations at a higher rate
     "city": Profile(
-        "city", weights="city", image_size=96, epochs=3, iterations=80, lr_model=1e-4, store_trunk=160,
+        "city", weights="city", image_size=96, test_size=96, epochs=3, iterations=80, lr_model=1e-4, store_trunk=160,
         lr_discriminator=1e-3, lr_regression=1e-3, geowarp=CITY_GEOWARP,
         city=Plan(size=96, seed=1),
     ),

@@ -65,12 +65,12 @@ class Study:
         if image_size is not None:
             if image_size < 32:
                 raise VgeoError(f"image size {image_size}: at least 32 pixels, the stride of the networks")
-            self.profile = replace(self.profile, image_size=int(image_size))
+            self.profile = replace(self.profile, image_size=int(image_size), test_size=int(image_size))
         if data is None and self.profile.city is None:
             raise VgeoError(f"profile {name} needs real data: add --data FOLDER, with sf-xs, tokyo-xs and tokyo-night in it")
         if data is not None and not Path(data).is_dir():
             raise VgeoError(f"{data}: no such folder: give the one that holds sf-xs, tokyo-xs and tokyo-night")
-        self.stores = self.profile.image_size <= self.profile.store_trunk
+        self.stores = self.profile.test_size is not None and self.profile.image_size <= self.profile.store_trunk
         self.data_folder = Path(data).resolve() if data is not None else None
         self.results = ROOT / "results" / (name if data is None else f"{name}-{self.data_folder.name}")
         self.cache = ROOT / "results" / "cache"
@@ -226,7 +226,7 @@ class Study:
     def costs(self):
         """Ratios of times for `claims.ledger`, with a change over without it: of training, and of answering queries, measured once."""
         dataset = next(name for name in DATASETS if name not in self.absent())
-        data, k, size = self.sets[dataset], self.profile.rerank, self.profile.image_size
+        data, k, size = self.sets[dataset], self.profile.rerank, self.profile.test_size
         paths, database = list(data.queries["path"])[:64], list(data.database["path"])
 
         def seconds(work):
@@ -243,7 +243,7 @@ class Study:
             describe(model, paths, size)  # warms up
             plain = seconds(lambda: describe(model, paths, size))
             searched = seconds(lambda: search(np.zeros((len(database), 512), np.float32), np.zeros((len(paths), 512), np.float32), k))
-            compared = seconds(lambda: pair_scores(local, regression, paths, database, pairs, size, precision=precision()))
+            compared = seconds(lambda: pair_scores(local, regression, paths, database, pairs, self.profile.image_size, precision=precision()))
             found["GeoWarp testing"] = (plain + searched + compared) / (plain + searched)
             found["brightness testing"] = seconds(lambda: describe(model, paths, size, brightness=NIGHT_BRIGHTNESS)) / plain
             (folder / "costs.json").write_text(json.dumps(found))
@@ -414,7 +414,7 @@ class Study:
     def _descriptors(self, weights, table, backbone, brightness=1.0, scale=1.0):
         """The folder of the descriptors of all images of the table's folder."""
         root = Path(table.attrs["root"])
-        whole, size = self._table(root), self.profile.image_size
+        whole, size = self._table(root), self.profile.test_size
         recipe = {"weights": self._hash(weights), "backbone": backbone, "images": self._fingerprint(whole), "size": size, "scale": scale,
                   "brightness": brightness, "stored": self.stores, "version": 2}
         label = f"describe {self._name(root)} {recipe['weights'][:6]}{_words(scale, brightness)}"
@@ -426,7 +426,7 @@ class Study:
 
     def _describe(self, model, table, scale=1.0, brightness=1.0):
         """Descriptors of a whole folder's images by a model in memory; from the stored trunk where the profile has one."""
-        size, root = self.profile.image_size, Path(table.attrs["root"])
+        size, root = self.profile.test_size, Path(table.attrs["root"])
         words = f"{self._name(root)}{_words(scale, brightness)}"
         if not self.stores:
             return describe(model, list(table["path"]), size, scale, brightness, progress=f"describe {words}")
@@ -528,7 +528,7 @@ class Study:
         steps = {label: {"key": folder.name, "seconds": artefacts.seconds(folder)} for label, folder in self.steps.items()}
         names = ("torch", "torchvision", "faiss-cpu", "numpy", "scipy", "pandas", "opencv-python-headless", "pillow", "numba", "kornia")
         record = {
-            "profile": self.profile.name, "image_size": self.profile.image_size, "seeds": list(self.profile.seeds),
+            "profile": self.profile.name, "image_size": self.profile.image_size, "test_size": self.profile.test_size or "their own", "seeds": list(self.profile.seeds),
             "data": self.identities() | {"train": f"{len(self.train_table)} images, {self.train_table.attrs['classes']} classes, "
                                                   f"group {self.train_table.attrs['group']}"},
             "starting_weights": {b: self._hash(self.start(b)) for b in sorted({TRAININGS[name]["backbone"] for name, _ in self._models})},
