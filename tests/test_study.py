@@ -16,7 +16,7 @@ from PIL import Image
 
 from safetensors.torch import load_file
 
-from vgeo import fuse, geowarp, profiles, report, study
+from vgeo import fuse, geowarp, needs, profiles, report, study
 from vgeo.__main__ import main
 from vgeo.datasets import RetrievalSet, format_name
 from vgeo.describe import describe
@@ -25,7 +25,7 @@ from vgeo.metrics import interval
 from vgeo.models import build, load_weights, normalise, save_weights, weights_hash
 from vgeo.profiles import PROFILES, Profile
 from vgeo.run import execute
-from vgeo.rows import DATASETS, LOSSES, TABLES, Evaluation, Fusion
+from vgeo.rows import DATASETS, LOSSES, TABLES, TRAININGS, Evaluation, Fusion
 from vgeo.study import Study
 from vgeo.train import precision
 
@@ -358,6 +358,47 @@ def test_photos_of_mixed_sizes_are_described_as_one_by_one(tmp_path, weights, sc
         np.testing.assert_allclose(row, alone, atol=2e-6)
 
 
+@pytest.mark.parametrize("store", [0, 64])
+def test_what_a_run_needs_is_what_it_leaves(photos, monkeypatch, store):
+    rows = {1: {"CosFace": Evaluation("CosFace"), "avg": Evaluation("CosFace", 0.5, "avg", "both")}}
+    monkeypatch.setitem(PROFILES, "tiny", dataclasses.replace(TINY, store_trunk=store))
+    for name, value in {"TABLES": rows, "TRAININGS": {"CosFace": TRAININGS["CosFace"]}, "INTERPOLATIONS": 0, "SOUPS": (), "LOSSES": (),
+                        "BACKBONES": {"resnet18": None}}.items():
+        monkeypatch.setattr(needs, name, value)
+    ours = Study("tiny", photos)
+    expected = needs.disk(ours)
+    for row in rows[1].values():
+        for dataset in DATASETS:
+            ours.result(row, dataset)
+
+    def left(*steps):
+        files = [file for step in steps for file in (ours.cache / step).rglob("*.np[yz]")] + [
+            file for step in steps for file in (ours.cache / step).rglob("*.safetensors")]
+        return sum(file.stat().st_size for file in files)
+
+    assert left("descriptors") == pytest.approx(expected["descriptors"] + 128 * len(list((ours.cache / "descriptors").iterdir())))
+    assert left("models") == pytest.approx(expected["models"], rel=0.01)
+    views = len(list((ours.cache / "views").glob("*"))) / 2 if store else 0  # no gradient reversal here: no views of the night
+    trunks = expected["trunk features"] - (1 - views) * 4 * 2 * 128 * 4 * 4 * (store > 0)
+    assert left("trunks", "views") == pytest.approx(trunks, rel=0.1)
+
+
+def test_a_run_that_has_no_room_is_not_started(photos, monkeypatch):
+    ours = Study("tiny", photos)
+    needed = sum(needs.disk(ours).values())
+    free = SimpleNamespace(free=0.9 * needed, available=1e12)
+    monkeypatch.setattr(needs.shutil, "disk_usage", lambda place: free)
+    monkeypatch.setattr(needs.psutil, "virtual_memory", lambda: free)
+    with pytest.raises(VgeoError, match="GB of disk.*free some space"):
+        needs.check_room(ours)
+    ours.cache.mkdir(parents=True)
+    (ours.cache / "model").write_bytes(bytes(int(0.2 * needed)))  # a run that goes on
+    needs.check_room(ours)
+    free.available = 1e9
+    with pytest.raises(VgeoError, match="GB of memory"):
+        needs.check_room(ours)
+
+
 def test_a_log_begins_with_the_start(photos, weights):
     ours = Study("tiny", photos)
     log = ours.log("CosFace")
@@ -552,11 +593,11 @@ def test_profiles():
     "arguments, words",
     [
         ("run nope", "unknown profile 'nope': use one of smoke, city, paper"),
-        ("data nope", "unknown profile 'nope'"),
+        ("data --profile nope", "unknown profile 'nope'"),
         ("run paper", "profile paper needs real data: add --data FOLDER"),
-        ("data paper", "profile paper needs real data"),
+        ("data --profile paper", "profile paper needs real data"),
         ("run smoke --data {0}/none", "{0}/none: no such folder"),
-        ("data paper --data {0}", "has no sf-xs/val"),
+        ("data --profile paper --data {0}", "has no sf-xs/val"),
         ("run smoke --data {0} --image-size 16", "image size 16: at least 32"),
         ("run smoke --data {0} --image-size 0", "image size 0: at least 32"),
     ],

@@ -10,6 +10,7 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
 from vgeo.errors import VgeoError
+from vgeo.needs import check_room
 from vgeo.profiles import ROOT
 from vgeo.study import Study
 
@@ -58,6 +59,7 @@ def execute(notebook, output, parameters, results):
 def run_study(profile, data=None, image_size=None, seeds=None):
     """Every notebook of `notebooks/` in order for a profile; prints a line for each and where the results lie."""
     study = Study(profile, data, image_size, seeds)
+    check_room(study)
     parameters = {"profile": profile, "data": str(study.data_folder) if data else None, "image_size": image_size, "seeds": seeds}
     began = time.perf_counter()
     for notebook in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
