@@ -10,7 +10,7 @@ from scipy import stats
 
 from vgeo.errors import VgeoError
 from vgeo.metrics import first_hit, interval, paired_test, recall
-from vgeo.retrieve import search
+from vgeo.retrieve import build_index, choose_index, search
 
 
 def brute_force(database, queries, k):
@@ -182,3 +182,42 @@ def test_paired_test_is_the_enumeration(only_a, only_b):
     flips = np.array(list(itertools.product([1, -1], repeat=only_a + only_b)))
     as_extreme = np.abs(flips.sum(axis=1)) >= abs(only_a - only_b)
     assert paired_test(a, b) == pytest.approx(as_extreme.mean())
+
+
+def test_an_index_that_proposes_everything_is_exact():
+    rng = np.random.default_rng(0)
+    database, queries = unit(rng, 3000, 32), unit(rng, 20, 32)
+    index = build_index(database, "IVF16,SQ8", block=700)
+    assert index.ntotal == 3000
+    index.nprobe = 16
+    assert_same(search(database, queries, 10, index), brute_force(database, queries, 10))
+    index.nprobe = 1  # one cell of sixteen: neighbours are missed, their distances are exact all the same
+    predictions, distances = search(database, queries, 10, index)
+    np.testing.assert_allclose(distances, np.square(database[predictions] - queries[:, None]).sum(2), rtol=1e-5)
+    exact = search(database, queries, 10)[0]
+    assert 0.05 < np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(predictions, exact)]) < 0.95
+
+
+def test_an_index_that_finds_too_few_gives_way_to_exact_search():
+    rng = np.random.default_rng(1)
+    database, queries = unit(rng, 300, 8), unit(rng, 5, 8)
+    index = build_index(database, "IVF64,Flat")
+    index.nprobe = 1
+    assert_same(search(database, queries, 100, index), brute_force(database, queries, 100))
+
+
+def test_the_index_is_chosen_by_size():
+    gigabytes = 1e9
+    assert choose_index(27_191, 512, 24 * gigabytes)[0] is None
+    assert choose_index(2_800_000, 512, 24 * gigabytes)[0] is None
+    assert choose_index(2_800_000, 512, 8 * gigabytes)[0] == "IVF8192,SQ8"
+    factory, why = choose_index(100_000_000, 512, 24 * gigabytes)
+    assert factory == "IVF32768,PQ64" and "204.80 GB" in why and "24.0 GB of memory" in why
+    with pytest.raises(VgeoError, match="even compressed.*split the database"):
+        choose_index(10**9, 512, 24 * gigabytes)
+    import faiss
+
+    for n, memory in ((100_000, 0.15), (100_000, 0.03)):  # as large as it says
+        factory, _ = choose_index(n, 512, memory * gigabytes)
+        index = faiss.index_factory(512, factory)
+        assert index.code_size + 8 <= memory * gigabytes / 2 / n

@@ -383,6 +383,16 @@ def test_what_a_run_needs_is_what_it_leaves(photos, monkeypatch, store):
     assert left("trunks", "views") == pytest.approx(trunks, rel=0.1)
 
 
+def test_a_database_beyond_the_memory_is_searched_compressed(photos, weights, monkeypatch, capsys):
+    exact = Study("tiny", photos).evaluate(weights, "sf-xs")
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(study, "choose_index", lambda n, dim, memory: ("SQ8", "7 descriptors are too many"))
+    ours = Study("tiny", photos)
+    close = ours.evaluate(weights, "sf-xs")
+    assert "7 descriptors are too many" in capsys.readouterr().out and len(list((ours.cache / "predictions").iterdir())) == 2
+    assert (close.predictions[:, 0] == exact.predictions[:, 0]).all()  # all are proposed, and compared exactly
+
+
 def test_a_run_that_has_no_room_is_not_started(photos, monkeypatch):
     ours = Study("tiny", photos)
     needed = sum(needs.disk(ours).values())

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import torch
-
 from tqdm.auto import tqdm
 
 from vgeo import artefacts, city, report
@@ -28,7 +28,7 @@ from vgeo.metrics import first_hit, recall
 from vgeo.models import CITY_WEIGHTS, TRUNK, build, load_weights, save_weights, trunk_hash, weights_hash
 from vgeo.multiscale import METHODS, SCALES, aggregate
 from vgeo.profiles import ROOT, profile
-from vgeo.retrieve import search
+from vgeo.retrieve import build_index, choose_index, search
 from vgeo.rows import DATASETS, LOSSES, NIGHT_BRIGHTNESS, RESNET, SOUPS, TABLES, TRAININGS, Evaluation, Fusion
 from vgeo.soups import average, greedy
 from vgeo.train import Recipe, batches, live_views, precision, train
@@ -186,7 +186,8 @@ class Study:
         """The folder of a warping regression that was trained beside a finished extractor (`extra.safetensors`, `log.csv`)."""
         p, recipe, base = self.profile, self.recipe(name, seed), self.extractor_of(name)
         made_of = {"extractor": self._hash(self.weights(base, seed)), "images": self._fingerprint(self.train_table), "geowarp": p.geowarp, "seed": seed,
-                   "classes": self.train_table.attrs["classes"], "size": p.image_size, "without": list(recipe.without), "lr": recipe.lr_extra, "precision": recipe.precision, "device": device().type, "version": 1}
+                   "classes": self.train_table.attrs["classes"], "size": p.image_size, "without": list(recipe.without), "lr": recipe.lr_extra,
+                   "precision": recipe.precision, "device": device().type, "version": 1}
         label = f"train {name}" + (f", seed {seed}" if seed else "")
 
         def make(folder):
@@ -387,13 +388,20 @@ class Study:
         k = min(self.profile.predictions, len(data.database))
         recipe = {"queries": [folder.name for folder in queries], "database": [folder.name for folder in database], "method": multiscale, "k": k,
                   "rows": hashlib.sha256(data.queries.index.to_numpy().tobytes()).hexdigest(), "version": 2}
+        factory, why = choose_index(len(data.database), 512, psutil.virtual_memory().total)
+        if factory:  # not part of the recipes of exact searches
+            recipe |= {"index": factory}
 
         def load(table, folders):
             found = [np.load(folder / "descriptors.npy", mmap_mode="r")[table.index.to_numpy()] for folder in folders]
             return found[0] if len(found) == 1 else aggregate(found, multiscale)
 
         def make(folder):
-            predictions, distances = search(load(data.database, database), load(data.queries, queries), k)
+            base, index = load(data.database, database), None
+            if factory:
+                print(why)
+                index = build_index(base, factory)
+            predictions, distances = search(base, load(data.queries, queries), k, index)
             np.save(folder / "predictions.npy", predictions)
             np.save(folder / "distances.npy", distances)
 

@@ -1,0 +1,110 @@
+"""Search at scale: time, memory and recall loss of exact and compressed search -> results/benchmarks/search.csv and .png.
+
+    .venv/bin/python tests/benchmarks/search.py [SIZES, default 10000,100000,1000000,2800000]
+
+Descriptors are drawn with the spectrum of the city's (a Gaussian with their covariance, ten images a place, made unit length) and lie in a memory
+map on disk, as a study's do. Each setting runs in a process of its own, whose peak memory above its start is what is stated.
+"""
+
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+DIM, QUERIES, K = 512, 200, 20
+SETTINGS = ("exact", "Flat", "SQ8", "IVF,SQ8", "IVF,PQ64")
+
+
+def draw(path, n, seed=0):
+    """Writes n unit descriptors to a .npy and returns queries (QUERIES, DIM): other images of some of the places."""
+    from vgeo.models import CITY_WEIGHTS, build, load_weights
+    from vgeo.study import Study
+
+    study = Study("city")
+    model = load_weights(build("resnet18"), CITY_WEIGHTS / "resnet18.safetensors")
+    known = study._describe(model, study.val.database)
+    values, vectors = np.linalg.eigh(np.cov(known.T))
+    basis = (vectors * np.sqrt(values.clip(0))).T.astype(np.float32)
+    rng = np.random.default_rng(seed)
+
+    def images(places, noise):
+        x = (places + noise * rng.standard_normal(places.shape, np.float32)) @ basis + known.mean(0)
+        return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+    database = np.lib.format.open_memmap(path, "w+", np.float32, (n, DIM))
+    first = None
+    for start in range(0, n, 50_000):
+        count = min(50_000, n - start)
+        places = np.repeat(rng.standard_normal((-(-count // 10), DIM), np.float32), 10, axis=0)[:count]
+        first = places if first is None else first
+        database[start:start + count] = images(places, 0.7)
+    database.flush()
+    return images(first[rng.choice(len(first), QUERIES, replace=False)], 1.0)
+
+
+def measure(setting, path, queries, answer):
+    """In a fresh process: seconds to build and to search, peak memory above the start, predictions."""
+    from vgeo.retrieve import build_index, search
+
+    database = np.load(path, mmap_mode="r")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.perf_counter()
+    cells = 2 ** round(np.log2(4 * np.sqrt(len(database))))
+    index = None if setting == "exact" else build_index(database, setting.replace("IVF", f"IVF{cells}"))
+    built = time.perf_counter() - began
+    began = time.perf_counter()
+    predictions, _ = search(database, queries, K, index)
+    searched = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    answer.put((built, searched, (peak - before) * 1024, predictions))
+
+
+def main(sizes):
+    spawn, rows = multiprocessing.get_context("spawn"), []
+    with tempfile.TemporaryDirectory() as folder:
+        for n in sizes:
+            path = Path(folder, "database.npy")
+            queries, truth = draw(path, n), None
+            for setting in SETTINGS:
+                answer = spawn.Queue()
+                process = spawn.Process(target=measure, args=(setting, path, queries, answer))
+                process.start()
+                built, searched, memory, predictions = answer.get()
+                process.join()
+                truth = predictions if truth is None else truth
+                rows.append({"descriptors": n, "search": setting, "seconds to build": round(built, 2), "ms a query": round(1000 * searched / QUERIES, 2),
+                             "memory over the descriptors'": round(memory / (4 * n * DIM), 3),
+                             "first found, %": round(100 * (predictions[:, 0] == truth[:, 0]).mean(), 1),
+                             "first 20 found, %": round(100 * np.mean([len(np.intersect1d(a, b)) / K for a, b in zip(predictions, truth)]), 1)})
+                print(rows[-1], flush=True)
+    write(pd.DataFrame(rows))
+
+
+def write(table):
+    import matplotlib.pyplot as plt
+
+    from vgeo import report
+    from vgeo.profiles import ROOT
+
+    report.style()
+    folder = ROOT / "results" / "benchmarks"
+    folder.mkdir(parents=True, exist_ok=True)
+    table.to_csv(folder / "search.csv", index=False)
+    figure, axes = plt.subplots(1, 3, figsize=(13, 3.6))
+    for axis, column in zip(axes, ("ms a query", "memory over the descriptors'", "first 20 found, %")):
+        for setting, part in table.groupby("search", sort=False):
+            axis.plot(part["descriptors"], part[column], "o-", label=setting)
+        axis.set(xscale="log", xlabel="descriptors of 512 numbers", title=column)
+    axes[0].set_yscale("log")
+    axes[0].legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(folder / "search.png", dpi=90, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    main([int(size) for size in (sys.argv[1] if len(sys.argv) > 1 else "10000,100000,1000000,2800000").split(",")])
