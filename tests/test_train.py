@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -446,6 +447,41 @@ def test_a_failed_artefact_counts_as_nothing(tmp_path, resumes, failure):
     assert found == ([[], ["part1"], ["part1", "part2"]] if resumes else [[], [], []])
     parts = {"part1", "part2", "part3"} if resumes else {"part3"}
     assert {path.name for path in final.iterdir()} == parts | {"recipe.json", "seconds"}
+
+
+def test_two_processes_make_an_artefact_once(tmp_path):
+    """The second waits, says so and finds what the first made; one that was killed while it held the lock holds nobody up."""
+    code = """
+import pathlib, sys, time
+from vgeo.artefacts import artefact
+def make(folder):
+    with open(sys.argv[1] + "/made", "a") as file:
+        file.write("x")
+    time.sleep(float(sys.argv[2]))
+    (folder / "a").write_text("whole")
+print(artefact(pathlib.Path(sys.argv[1]), "step", {}, make), flush=True)
+"""
+
+    def start(seconds):
+        return subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(seconds)], stdout=subprocess.PIPE, text=True)
+
+    def makes():
+        return (tmp_path / "made").read_text() if (tmp_path / "made").exists() else ""
+
+    killed = start(60)
+    while not makes():
+        time.sleep(0.05)
+    killed.kill()
+    killed.wait()
+    killed.stdout.close()
+    first = start(2)
+    while makes() != "xx":
+        time.sleep(0.05)
+    second = start(0)
+    one, other = (process.communicate(timeout=60)[0] for process in (first, second))
+    assert makes() == "xx" and one.strip().endswith(key({})) and one.strip() in other
+    assert "another run is making it; waits for it" in other and "waits" not in one
+    assert (tmp_path / "step" / key({}) / "a").read_text() == "whole"
 
 
 def test_a_place_that_cannot_be_written(tmp_path):

@@ -5,9 +5,11 @@ import json
 import os
 import shutil
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
 from vgeo.errors import VgeoError
 
@@ -22,25 +24,48 @@ def artefact(root, step, recipe, make, resumes=False):
 
     recipe: a dict of JSON values naming everything the content depends on; it is stored inside as `recipe.json`. `make` works in a folder
     beside the final one, which is renamed when it returns. With `resumes` that folder is kept after a stop, so that `make` finds in it what
-    it had written; otherwise it starts empty. Raises VgeoError when the place can't be written.
+    it had written; otherwise it starts empty. Of two processes that want the same folder one makes it and the other waits. Raises VgeoError
+    when the place can't be written.
     """
     final = Path(root) / step / key(recipe)
     if final.exists():
         return final
     work = final.with_name(final.name + ".partial")
     try:
-        if work.exists() and not resumes:
-            shutil.rmtree(work)
-        work.mkdir(parents=True, exist_ok=True)
-        start = time.perf_counter()
-        make(work)
-        (work / "recipe.json").write_text(json.dumps(recipe, indent=2, sort_keys=True) + "\n")
-        (work / "seconds").write_text(f"{time.perf_counter() - start:.2f}\n")
-        os.replace(work, final)
+        with _alone(final):
+            return final if final.exists() else _make(final, work, recipe, make, resumes)
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
         raise VgeoError(f"{work}: can't be written ({error.strerror}): free some space, or make the folder writable") from error
+
+
+@contextmanager
+def _alone(final):
+    """Holds the lock of a folder; says so before it waits for another process. The system frees the lock of one that is killed."""
+    place = final.parents[1] / "locks"
+    place.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place / f"{final.parent.name}-{final.name}")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{final}: another run is making it; waits for it", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _make(final, work, recipe, make, resumes):
+    if work.exists() and not resumes:
+        shutil.rmtree(work)
+    work.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    make(work)
+    (work / "recipe.json").write_text(json.dumps(recipe, indent=2, sort_keys=True) + "\n")
+    (work / "seconds").write_text(f"{time.perf_counter() - start:.2f}\n")
+    os.replace(work, final)
     return final
 
 

@@ -550,7 +550,7 @@ class Study:
         for part in ("starting_weights", "models", "steps"):  # what other notebooks wrote
             record[part] = before.get(part, {}) | record[part]
         self.results.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
         temporary.write_text(json.dumps(record, indent=2) + "\n")
         os.replace(temporary, path)
         return record
