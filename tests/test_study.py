@@ -487,6 +487,7 @@ def test_differences_are_tested_and_said():
     assert first["difference"] == pytest.approx(100 * 8 / 12, abs=1e-4) and first["p"] == pytest.approx(2 * 0.5**8, abs=1e-4)
     assert (first["only it is right"], first["only the other is right"]) == (8, 0)
     assert (second["only it is right"], second["only the other is right"], second["p"]) == (4, 2, pytest.approx(2 * (1 + 6 + 15) / 64, abs=1e-4))
+    assert (report.in_words(0.0005), report.in_words(0.01234)) == ("< 0.001", "= 0.012")
     text = report.say(found)
     assert "better, sf-xs R@1: +66.7 points against base (p = 0.008)" in text and "other" not in text.split("\n")[0] and "The other 1 of the 2" in text
 

@@ -130,13 +130,18 @@ def compare(results, base, others, n=1):
                 continue
             one, two = result.right(n), results[base][dataset].right(n)
             rows.append((condition, base, dataset, f"R@{n}", 100 * (one.mean() - two.mean()), int((one & ~two).sum()), int((two & ~one).sum()), paired_test(one, two)))
-    return pd.DataFrame(rows, columns=["condition", "against", "dataset", "metric", "difference", "only it is right", "only the other is right", "p"]).round(4)
+    return pd.DataFrame(rows, columns=["condition", "against", "dataset", "metric", "difference", "only it is right", "only the other is right", "p"]).round({"difference": 4, "p": 6})
+
+
+def in_words(p):
+    """"= 0.012", or "< 0.001": a p value of three decimals."""
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
 def say(comparison, level=0.05):
     """A `compare` table in words, Markdown: what differs by more than chance, or that nothing does."""
     clear = comparison[comparison["p"] < level]
-    lines = [f"- {row['condition']}, {row['dataset']} {row['metric']}: {row['difference']:+.1f} points against {row['against']} (p = {row['p']:.3f})." for _, row in clear.iterrows()]
+    lines = [f"- {row['condition']}, {row['dataset']} {row['metric']}: {row['difference']:+.1f} points against {row['against']} (p {in_words(row['p'])})." for _, row in clear.iterrows()]
     rest = len(comparison) - len(clear)
     if rest:
         lines.append(f"- {'None' if clear.empty else f'The other {rest}'} of the {len(comparison)} differences {'is' if clear.empty else 'are not'} more than these queries leave to chance (p < {level}).")
