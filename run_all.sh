@@ -17,8 +17,8 @@ Usage: ./run_all.sh [PROFILE] [--data FOLDER] [--image-size N] [--seeds N]
 Sets up .venv (once), then regenerates the study's tables and figures in results/PROFILE.
 
 PROFILE                            expected time on 2 cores, after the set-up
-  smoke  a tiny city, few steps    about 8 minutes
-  city   the default               about an hour
+  smoke  a tiny city, few steps    3 to 10 minutes: the shorter with bfloat16 in hardware
+  city   the default               20 to 60 minutes, 3 GB of disk; twice the disk with --seeds 3
   paper  sf-xs, tokyo-xs and tokyo-night, ImageNet weights: hours on a GPU; needs the data sets
 
   --data FOLDER    read the data sets from FOLDER instead (sf-xs, tokyo-xs, ... as they are published)

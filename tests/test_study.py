@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+import time
 from types import SimpleNamespace
 
 import nbformat
@@ -24,7 +25,7 @@ from vgeo.errors import VgeoError
 from vgeo.metrics import interval
 from vgeo.models import build, load_weights, normalise, save_weights, weights_hash
 from vgeo.profiles import PROFILES, Profile
-from vgeo.run import execute
+from vgeo.run import execute, watching
 from vgeo.rows import DATASETS, LOSSES, TABLES, TRAININGS, Evaluation, Fusion
 from vgeo.study import Study
 from vgeo.train import precision
@@ -547,6 +548,22 @@ if what == "late exit":
     raise SystemExit(0)
 """
     return notebook(tmp_path / "book.ipynb", first, "", second, results=["made.csv"])
+
+
+def test_a_long_step_is_named_while_it_lasts(photos, monkeypatch, capsys):
+    ours = Study("tiny", photos)
+    slow = study.train
+
+    def train(*arguments):
+        assert ours.now.read_text() == "train CosFace"
+        time.sleep(0.6)
+        slow(*arguments)
+
+    monkeypatch.setattr(study, "train", train)
+    with watching(ours.now, seconds=0.2, wait=0.05):
+        ours.train("CosFace")
+        time.sleep(0.3)
+    assert capsys.readouterr().out.count("    train CosFace\n") == 1 and ours.now.read_text() == ""
 
 
 def test_a_good_notebook(book, tmp_path):

@@ -1,6 +1,8 @@
 """Executes the numbered notebooks with papermill, and fails where papermill would not."""
 
+import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -56,6 +58,32 @@ def execute(notebook, output, parameters, results):
     return executed
 
 
+@contextmanager
+def watching(now, seconds=5, wait=1.0):
+    """Prints what the file `now` holds, the step that a notebook is at, each time that it has been the same for some seconds."""
+    over, said = threading.Event(), None
+
+    def watch():
+        nonlocal said
+        last, since = None, time.monotonic()
+        while not over.wait(wait):
+            label = now.read_text() if now.exists() else ""
+            if label != last:
+                last, since = label, time.monotonic()
+            elif label not in ("", said) and time.monotonic() - since >= seconds:
+                said = label
+                print(f"    {label}", flush=True)
+
+    now.unlink(missing_ok=True)  # of a run that was killed
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def run_study(profile, data=None, image_size=None, seeds=None):
     """Every notebook of `notebooks/` in order for a profile; prints a line for each and where the results lie."""
     study = Study(profile, data, image_size, seeds)
@@ -65,7 +93,8 @@ def run_study(profile, data=None, image_size=None, seeds=None):
     for notebook in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
         start = time.perf_counter()
         print(f"{notebook.stem} ...", flush=True)
-        execute(notebook, study.results / "notebooks" / notebook.name, parameters, study.results)
+        with watching(study.now):
+            execute(notebook, study.results / "notebooks" / notebook.name, parameters, study.results)
         print(f"{notebook.stem}: {time.perf_counter() - start:.0f} s", flush=True)
     print("\n" + (study.results / "tables" / "table_01.md").read_text())
     print(f"done in {(time.perf_counter() - began) / 60:.1f} minutes; tables, figures and notebooks are in {study.results}")

@@ -74,6 +74,7 @@ class Study:
         self.data_folder = Path(data).resolve() if data is not None else None
         self.results = ROOT / "results" / (name if data is None else f"{name}-{self.data_folder.name}")
         self.cache = ROOT / "results" / "cache"
+        self.now = self.cache / f"now-{self.results.name}"  # holds the label of the step that is being made
         self.steps = {}
         self._tables, self._models, self._hashes, self._scores = {}, {}, {}, {}
 
@@ -525,7 +526,13 @@ class Study:
         return self._hashes[id(table)][0]
 
     def _step(self, label, step, recipe, make, resumes=False):
-        folder = artefacts.artefact(self.cache, step, recipe, make, resumes)
+        def announced(folder):
+            before = self.now.read_text() if self.now.exists() else ""
+            self.now.write_text(label)  # for who watches, see `run.watching`
+            make(folder)
+            self.now.write_text(before)
+
+        folder = artefacts.artefact(self.cache, step, recipe, announced, resumes)
         self.steps[label] = folder
         return folder
 
