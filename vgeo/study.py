@@ -226,15 +226,18 @@ class Study:
         return seconds
 
     def costs(self):
-        """Ratios of times for `claims.ledger`, with a change over without it: of training, and of answering queries, measured once."""
+        """Ratios of times for `claims.ledger`, with a change over without it: of training, and of answering queries, the best of three."""
         dataset = next(name for name in DATASETS if name not in self.absent())
         data, k, size = self.sets[dataset], self.profile.rerank, self.profile.test_size
         paths, database = list(data.queries["path"])[:64], list(data.database["path"])
 
         def seconds(work):
-            began = time.perf_counter()
-            work()
-            return time.perf_counter() - began
+            found = []
+            for _ in range(3):
+                began = time.perf_counter()
+                work()
+                found.append(time.perf_counter() - began)
+            return min(found)
 
         def make(folder):
             base = self.training_seconds("CosFace")
@@ -250,7 +253,7 @@ class Study:
             found["brightness testing"] = seconds(lambda: describe(model, paths, size, brightness=NIGHT_BRIGHTNESS)) / plain
             (folder / "costs.json").write_text(json.dumps(found))
 
-        recipe = {"models": [self._hash(self.weights(name)) for name in ("CosFace", "GRL", "EffV2s", "GeoWarp")], "dataset": dataset, "version": 2}
+        recipe = {"models": [self._hash(self.weights(name)) for name in ("CosFace", "GRL", "EffV2s", "GeoWarp")], "dataset": dataset, "version": 3}
         return json.loads((self._step("measure costs", "costs", recipe, make) / "costs.json").read_text())
 
     def _night_target(self):
