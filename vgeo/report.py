@@ -151,13 +151,14 @@ def say(comparison, level=0.05):
 def write_figure(folder, name, figure, photos=False):
     """`figures/<name>.png` and `.svg` under the results folder; of a page of photos the `.png` alone, which is also what a notebook shows.
 
-    The PNG has a palette of 256 colours, a third of the size.
+    The PNG has a palette of 256 colours, a third of the size; for photos one that fits them.
     """
     path = Path(folder) / "figures" / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=90, bbox_inches="tight", metadata={"Software": None})
     with Image.open(path) as page:
-        page.convert("RGB").quantize(256).save(path, optimize=True)
+        of_photos = any(axis.images for axis in figure.axes)
+        page.convert("RGB").quantize(256, kmeans=int(of_photos)).save(path, optimize=True)
     if photos:
         plt.close(figure)
         IPython.display.display(IPython.display.Image(path))
