@@ -82,7 +82,7 @@ def main(sizes):
                              "first found, %": round(100 * (predictions[:, 0] == truth[:, 0]).mean(), 1),
                              "first 20 found, %": round(100 * np.mean([len(np.intersect1d(a, b)) / K for a, b in zip(predictions, truth)]), 1)})
                 print(rows[-1], flush=True)
-    write(pd.DataFrame(rows))
+            write(pd.DataFrame(rows))
 
 
 def write(table):
