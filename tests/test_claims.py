@@ -1,6 +1,7 @@
 """The ledger on results with known effects; its interval and correction against brute force."""
 
 import itertools
+import subprocess
 import math
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from vgeo import claims, record
 from vgeo.claims import ALL, CLAIMS, COSTS, MARGIN, VERDICTS, difference_interval, holm, ledger, verdict_counts
 from vgeo.errors import VgeoError
 from vgeo.metrics import paired_test
+from vgeo.profiles import ROOT
 
 QUERIES = 200
 
@@ -192,6 +194,23 @@ def test_claims_are_well_formed():
         assert claim.better not in claim.worse and len(set(claim.worse)) == len(claim.worse)
         for key, dataset, metric in itertools.product((claim.better, *claim.worse), claim.datasets, claim.metrics):
             assert (*key, dataset, metric) in printed or key[1].split("=")[-1] in ("0.05", "0.6", "0.8"), (key, dataset, metric)
+
+
+def test_the_readme_says_what_the_ledger_holds():
+    """The counts, and the effects that it gives as mean (deviation), are those of the committed results."""
+    if subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "results/city"], cwd=ROOT, capture_output=True).returncode:
+        pytest.skip("results/city is not the committed one: a run of one's own has replaced it")
+    ledger = pd.read_csv(ROOT / "results/city/tables/claims.csv")
+    text = " ".join((ROOT / "README.md").read_text().split())
+    counts, costs = ledger["verdict"].value_counts(), (ledger["metric"] == "ratio of times").sum()
+    assert f"{len(ledger) - costs} comparisons and {costs} costs" in text
+    assert f"{counts['reproduced']} are reproduced, {counts['contradicted']} contradicted, and {counts['not decidable']} can't be decided" in text
+    assert f"in {len(pd.read_csv(ROOT / 'results/city/tables/audit.csv'))} places" in text
+    effects = {(row.claim, row.dataset): f"{abs(row.mean_effect):.1f} ({row.spread:.1f})" for row in ledger[ledger["metric"] == "R@1"].itertuples()}
+    for claim, dataset in (("Table 4: baseline + GeoWarp better than baseline", "sf-xs"), ("Table 4: baseline + GeoWarp better than baseline", "tokyo-xs"),
+                           ("Table 1: CosFace better than ArcFace", "sf-xs"), ("Table 1: CosFace better than SphereFace", "tokyo-night"),
+                           ("Table 5: EffV2s better than baseline", "sf-xs"), ("Table 7: GeoWarp better than GRL", "tokyo-xs")):
+        assert effects[claim, dataset] in text, (claim, dataset, effects[claim, dataset])
 
 
 # ---- statistics --------------------------------------------------------------------------------------------------------------------

@@ -318,8 +318,8 @@ def test_rows_of_every_kind(photos, monkeypatch, stages):
         for query, (old, new) in enumerate(zip(before.predictions, after.predictions)):
             assert sorted(old[:3]) == sorted(new[:3]) and old[3] == new[3]
             scores = geowarp.pair_scores(local, regression, [data.queries["path"].iloc[query]], list(data.database["path"].iloc[new[:3]]),
-                                         np.array([[0, 0], [0, 1], [0, 2]]), SIDE)
-            assert (np.diff(scores) <= (1e-5 if precision() == "float32" else 0.01)).all()
+                                         np.array([[0, 0], [0, 1], [0, 2]]), SIDE, precision=precision())
+            assert (np.diff(scores) <= (1e-5 if precision() == "float32" else 2e-3)).all()  # bfloat16 rounds other batches otherwise
     other = ours.result(grl, "sf-xs")
     fused = {name: ours.result(Fusion(name, warp, grl), "sf-xs").predictions for name in ("NIF", "SIF", "RRF")}
     assert (fused["SIF"] == fuse.shared_first(after.predictions, other.predictions)).all()
@@ -363,7 +363,7 @@ def test_photos_of_mixed_sizes_are_described_as_one_by_one(tmp_path, weights, sc
 def test_what_a_run_needs_is_what_it_leaves(photos, monkeypatch, store):
     rows = {1: {"CosFace": Evaluation("CosFace"), "avg": Evaluation("CosFace", 0.5, "avg", "both")}}
     monkeypatch.setitem(PROFILES, "tiny", dataclasses.replace(TINY, store_trunk=store))
-    for name, value in {"TABLES": rows, "TRAININGS": {"CosFace": TRAININGS["CosFace"]}, "INTERPOLATIONS": 0, "SOUPS": (), "LOSSES": (),
+    for name, value in {"TABLES": rows, "TRAININGS": {"CosFace": TRAININGS["CosFace"]}, "SOUPS": (), "LOSSES": (),
                         "BACKBONES": {"resnet18": None}}.items():
         monkeypatch.setattr(needs, name, value)
     ours = Study("tiny", photos)
@@ -379,9 +379,8 @@ def test_what_a_run_needs_is_what_it_leaves(photos, monkeypatch, store):
 
     assert left("descriptors") == pytest.approx(expected["descriptors"] + 128 * len(list((ours.cache / "descriptors").iterdir())))
     assert left("models") == pytest.approx(expected["models"], rel=0.01)
-    views = len(list((ours.cache / "views").glob("*"))) / 2 if store else 0  # no gradient reversal here: no views of the night
-    trunks = expected["trunk features"] - (1 - views) * 4 * 2 * 128 * 4 * 4 * (store > 0)
-    assert left("trunks", "views") == pytest.approx(trunks, rel=0.1)
+    night = TINY.iterations * TINY.batch_size * 2 * 128 * 4 * 4 if store else 0  # no gradient reversal here: no views of the night
+    assert left("trunks", "views") == pytest.approx(expected["trunk features"] - night, rel=0.02)
 
 
 def test_a_database_beyond_the_memory_is_searched_compressed(photos, weights, monkeypatch, capsys):

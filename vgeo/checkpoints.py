@@ -5,7 +5,6 @@ Their names, after CosPlace's, GeoWarp's and the authors' public code: `backbone
 """
 
 import hashlib
-import re
 from pathlib import Path
 
 import torch
@@ -17,7 +16,8 @@ from vgeo.models import BACKBONES, build, fit, save_weights
 
 # A name that only this backbone's state has. EfficientNetV2-S is numbered one level deeper here than by the authors.
 KNOWN_BY = {"resnet18": "backbone.4.0.conv1.weight", "efficientnet_v2_s": "backbone.0.1.0.block.0.0.weight"}
-DISCRIMINATOR = {"1.": "layers.0.", "3.": "layers.2.", "5.": "layers.4."}  # their first module, the reversal, has no weights
+MODEL = ("backbone.", "aggregation.", "features_extractor.backbone.", "features_extractor.aggregation.")
+REGRESSION, DISCRIMINATOR = ("homography_regression.",), ("domain_discriminator.", "discriminator.")
 
 
 def read_pth(path):
@@ -39,28 +39,28 @@ def read_pth(path):
         raise VgeoError(f"{path}: holds no state_dict: save the model's, torch.save(model.state_dict(), path)")
 
     state = {name.removeprefix("module."): value for name, value in state.items()}
-    model = {name.removeprefix("features_extractor."): value for name, value in state.items()
-             if name.removeprefix("features_extractor.").startswith(("backbone.", "aggregation."))}
+    model = {name.removeprefix("features_extractor."): value for name, value in state.items() if name.startswith(MODEL)}
     if "backbone.1.0.block.0.0.weight" in model:
-        model = {re.sub(r"^backbone\.", "backbone.0.", name): value for name, value in model.items()}
+        model = {name.replace("backbone.", "backbone.0.", 1): value for name, value in model.items()}
     backbone = next((name for name, key in KNOWN_BY.items() if key in model), None)
     if backbone is None or "aggregation.3.weight" not in model:
         raise VgeoError(f"{path}: is not a CosPlace network with {' or '.join(BACKBONES)}: its first names are {', '.join(list(state)[:3])}")
     built = fit(build(backbone, dim=len(model["aggregation.3.weight"])), model, path).eval()
 
     parts = {}
-    warp = {name.removeprefix("homography_regression."): value for name, value in state.items() if name.startswith("homography_regression.")}
-    if warp:
-        warp = {re.sub(r"^conv\.", "layers.", name): value for name, value in warp.items()}
+    if warp := _below(state, REGRESSION, {"conv.": "layers."}):
         warp["layers.0.weight"] = _transposed_positions(warp.get("layers.0.weight"), path)
         parts["regression"] = fit(Regression(), warp, path).eval()
-    domain = {re.sub(r"^(domain_)?discriminator\.", "", name): value for name, value in state.items() if re.match(r"(domain_)?discriminator\.", name)}
-    if domain:
-        domain = {next((new + name[2:] for old, new in DISCRIMINATOR.items() if name.startswith(old)), name): value for name, value in domain.items()}
+    if domain := _below(state, DISCRIMINATOR, {"1.": "layers.0.", "3.": "layers.2.", "5.": "layers.4."}):  # the first, the reversal, has no weights
         outputs = len(domain.get("layers.4.bias", ())) or 2
         parts["discriminator"] = fit(Discriminator(BACKBONES[backbone][2], outputs), domain, path).eval()
-    used = re.compile(r"(features_extractor\.)?(backbone|aggregation)\.|homography_regression\.|(domain_)?discriminator\.")
-    return backbone, built, parts, [name for name in state if not used.match(name)]
+    return backbone, built, parts, [name for name in state if not name.startswith(MODEL + REGRESSION + DISCRIMINATOR)]
+
+
+def _below(state, prefixes, renamed):
+    """What lies below one of the prefixes, without it; renamed: {their next part of a name: ours}."""
+    found = {name[len(prefix):]: value for name, value in state.items() for prefix in prefixes if name.startswith(prefix)}
+    return {next((new + name[len(old):] for old, new in renamed.items() if name.startswith(old)), name): value for name, value in found.items()}
 
 
 def convert(path, folder):
@@ -81,10 +81,10 @@ def export(model, path, regression=None):
     """Writes a model as a .pth that the public CosPlace code loads, or with a warping regression as one that the authors' code does."""
     state = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
     if model.backbone_name == "efficientnet_v2_s":
-        state = {re.sub(r"^backbone\.0\.", "backbone.", name): value for name, value in state.items()}
+        state = {name.replace("backbone.0.", "backbone.", 1): value for name, value in state.items()}
     if regression is not None:
         state = {f"features_extractor.{name}": value for name, value in state.items()}
-        theirs = {re.sub(r"^layers\.", "conv.", name): value.detach().cpu().clone() for name, value in regression.state_dict().items()}
+        theirs = {name.replace("layers.", "conv.", 1): value.detach().cpu().clone() for name, value in regression.state_dict().items()}
         theirs["conv.0.weight"] = _transposed_positions(theirs["conv.0.weight"], path)
         state |= {f"homography_regression.{name}": value for name, value in theirs.items()}
     torch.save(state, path)

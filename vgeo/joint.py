@@ -99,7 +99,8 @@ def train_alone(extra, model, iterations, lr, precision, folder, progress="train
     """Trains `extra` by its own loss beside a model that stays as it is; leaves `extra.safetensors` (the last iteration's) and `log.csv`.
 
     This is GeoWarp's training where the local features are the frozen trunk's: neither half of the joint training then touches the other.
-    lr: Adam's rate, falling to 0 along a cosine; precision: as in `train.Recipe`. Killed at any moment, the next call goes on from the checkpoint to the same weights.
+    lr: Adam's rate, falling to 0 along a cosine; precision: as in `train.Recipe`. Killed at any moment, the next call goes on from the
+    checkpoint to the same weights.
     """
     where = device()
     model.to(where).eval().requires_grad_(False)

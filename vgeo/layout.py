@@ -34,37 +34,31 @@ def check(top, profile):
 
     profile: its `counts`, {(data set, split, kind): images} and {"classes": of the training}, are what is compared with, where it has some.
     """
-    lines, complete = [], True
-    counts = profile.counts or {}
-    for part in PARTS:
-        dataset, split, kind = part
-        name, folder = " ".join(filter(None, part)), find(top, *part)
+    lines, complete, counts = [], True, profile.counts or {}
+    places = {part: (find(top, *part), Path(top, part[0], part[1], part[2] or ""), SOURCES[part[0]]) for part in PARTS}
+    night = Path(top, NIGHT_TARGET)
+    places[NIGHT_TARGET,] = (night if night.is_dir() else None, night, "a few photos taken at night, of other places than the queries'")
+    for part, (folder, place, source) in places.items():
+        name = " ".join(filter(None, part))
         if folder is None and part == ("tokyo-night", "test", "database"):
             lines.append(f"{name}: that of tokyo-xs")
             continue
         if folder is None:
-            lines.append(f"{name}: missing: put it in {Path(top, dataset, split, kind or '')}; {SOURCES[dataset]}")
+            lines.append(f"{name}: missing: put it in {place}; {source}")
             complete = False
             continue
         try:
             table = read_images(folder, f"{name} images")
-            classes = ""
-            if split == "train":
-                found = cosplace_classes(table, profile.cell, profile.angle, profile.n, profile.l, profile.min_images).attrs["classes"]
-                classes = f", {found:,} classes" + _against(found, counts.get("classes"))
-                complete &= found == counts.get("classes", found)
+            found = {part: (len(table), "images")}
+            if part[1:2] == ("train",):
+                classes = cosplace_classes(table, profile.cell, profile.angle, profile.n, profile.l, profile.min_images).attrs["classes"]
+                found["classes"] = (classes, "classes")
         except VgeoError as error:
             lines.append(f"{name}: {error}")
             complete = False
             continue
-        lines.append(f"{name}: {len(table):,} images{_against(len(table), counts.get(part))}{classes}, in {folder}")
-        complete &= len(table) == counts.get(part, len(table))
-    night = Path(top, NIGHT_TARGET)
-    if night.is_dir():
-        lines.append(f"night target: {len(read_images(night)):,} images, in {night}")
-    else:
-        lines.append(f"night target: missing: put a few photos taken at night in {night}, of other places than the queries'")
-        complete = False
+        complete &= all(number == counts.get(key, number) for key, (number, _) in found.items())
+        lines.append(f"{name}: " + ", ".join(f"{number:,} {what}{_against(number, counts.get(key))}" for key, (number, what) in found.items()) + f", in {folder}")
     return lines, complete
 
 

@@ -1,5 +1,6 @@
 """What a run takes of disk and memory, from counts alone, compared with what is there before anything is started."""
 
+import math
 import shutil
 from pathlib import Path
 
@@ -10,10 +11,9 @@ from vgeo.datasets import RetrievalSet
 from vgeo.errors import VgeoError
 from vgeo.models import BACKBONES, build
 from vgeo.multiscale import SCALES
-from vgeo.rows import LOSSES, SOUPS, TABLES, TRAININGS, Fusion
+from vgeo.rows import LOSSES, RESNET, SHARES, SOUPS, TABLES, TRAININGS, Fusion, backbone_of
 
 DESCRIPTOR = 512 * 4  # bytes
-INTERPOLATIONS = 9  # soups on the lines between the ingredients (Figure 4)
 BASE_MEMORY = 3e9  # bytes of Python, torch and the images that are decoded ahead
 
 
@@ -26,17 +26,17 @@ def disk(study):
     for name, training in TRAININGS.items():
         own = study.extractor_of(name) == name
         found["models"] += len(seeds) * weights[training["backbone"]] * own
-    found["models"] += (len(seeds) * (len(SOUPS) + len(LOSSES)) + INTERPOLATIONS) * weights["resnet18"]
+    between = len(SHARES) * math.comb(len(LOSSES), 2)
+    found["models"] += (len(seeds) * (len(SOUPS) + len(LOSSES)) + between) * weights[RESNET]
 
     described, trunks = set(), set()
     validation = [(Path(table.attrs["root"]), 1.0, 1.0) for table in (study.val.database, study.val.queries)]
-    for seed in seeds:
-        for name, roots in _described(study):
-            backbone = TRAININGS[name]["backbone"] if name in TRAININGS else "resnet18"
-            extractor = study.extractor_of(name) if name in TRAININGS else name
-            described |= {(extractor, seed, *each) for each in roots}
-            trunks |= {(backbone, *each) for each in (*roots, *validation)}
-            described |= {(i, 0, root, scale, factor) for root, scale, factor in roots if scale == factor == 1.0 for i in range(INTERPOLATIONS)}
+    for name, roots in _described(study):
+        extractor = study.extractor_of(name) if name in TRAININGS else name
+        described |= {(extractor, seed, *each) for seed in seeds for each in roots}
+        trunks |= {(backbone_of(name), *each) for each in (*roots, *validation)}
+    plain = {(root, scale, factor) for *_, root, scale, factor in described if scale == factor == 1.0}
+    described |= {(line, seeds[0], *each) for line in range(between) for each in plain}
     found["descriptors"] = sum(DESCRIPTOR * len(study._table(root)) for *_, root, _, _ in described)
     if study.stores:
         for backbone, root, scale, _ in trunks:

@@ -22,8 +22,8 @@ GEOWARP = {
 CITY_GEOWARP = GEOWARP | {"mined": 4, "candidates": 800, "stages": {"resnet18": 6, "efficientnet_v2_s": 4}, "alone": 600}
 
 
-# Images of the original's data sets, and the CosPlace classes of the group that is trained on. Sources: the data sets as handed out with the
-# report's course, and its authors' logs (queries and database of each test).
+# Images of the original's data sets, and the CosPlace classes of the group that is trained on. The tests'
+# are also in the authors' logs (data/author_logs.csv).
 PAPER_COUNTS = {
     "classes": 5_965, ("sf-xs", "val", "database"): 8_015, ("sf-xs", "val", "queries"): 7_993,
     ("sf-xs", "test", "database"): 27_191, ("sf-xs", "test", "queries"): 1_000,

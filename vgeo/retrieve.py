@@ -32,13 +32,14 @@ def search(database, queries, k, index=None):
         raise VgeoError(f"k = {k} neighbours of a database of {len(database)}: k must be from 1 to its size")
     proposals, length = min(2 * k + 10, len(database)), _norms(queries, "query")
     if index is None:
-        reach = _norms(database, "database image").max() + length
-        proposed_distances, proposed = faiss.knn(queries, database, proposals)
+        farthest, proposed = faiss.knn(queries, database, proposals)
+        # Of float32's |x|^2 + |y|^2 - 2 x.y, which is what faiss computes for many queries. Rounding errors grow with the
+        # root of the number of terms (Higham and Mary, SIAM J. Sci. Comput. 2019); 8 is their constant for odds of 1e-13.
+        error = 8 * np.sqrt(queries.shape[1]) * 2.0**-24 * (_norms(database, "database image").max() + length) ** 2
+        # what was left out is at least this far; all are proposed where there are no more
+        beyond = farthest[:, -1] - error if proposals < len(database) else np.full(len(queries), np.inf)
     else:
-        reach, (proposed_distances, proposed) = length, index.search(queries, proposals)
-    # Of float32's |x|^2 + |y|^2 - 2 x.y, which is what faiss computes for many queries. Rounding errors grow with the
-    # root of the number of terms (Higham and Mary, SIAM J. Sci. Comput. 2019); 8 is their constant for odds of 1e-13.
-    error = 8 * np.sqrt(queries.shape[1]) * 2.0**-24 * reach**2
+        proposed, beyond = index.search(queries, proposals)[1], np.full(len(queries), np.inf)  # what it leaves out, it leaves out
 
     predictions = np.empty((len(queries), k), dtype=np.int64)
     distances = np.empty((len(queries), k), dtype=np.float32)
@@ -46,9 +47,7 @@ def search(database, queries, k, index=None):
         rows = np.sort(proposed[i][proposed[i] >= 0])  # -1: an index that found fewer
         exact = _distances(database[rows], query)
         order = np.argsort(exact, kind="stable")[:k]
-        # What faiss left out is at least as far as its last; if that is not clearly beyond the k-th, look at all.
-        unsure = index is None and proposals < len(database) and exact[order[-1]] >= proposed_distances[i, -1] - error[i]
-        if unsure or len(rows) < k:
+        if len(rows) < k or exact[order[-1]] >= beyond[i]:  # look at all
             rows = np.arange(len(database))
             exact = np.concatenate([_distances(database[j:j + ROWS], query) for j in range(0, len(database), ROWS)])
             order = np.argsort(exact, kind="stable")[:k]
@@ -59,17 +58,21 @@ def search(database, queries, k, index=None):
 def choose_index(n, dim, memory):
     """How n descriptors of dim float32 numbers should be searched in `memory` bytes -> (a faiss factory string, None for exact; why).
 
-    Half of the memory is for the index. An inverted file has 4 sqrt(n) cells, as faiss's guidelines have it; the numbers behind the choice
-    are in results/benchmarks/search.csv.
+    Half of the memory is for the index. One byte a number loses nothing that was measured; an inverted file of product-quantised codes loses
+    some neighbours (results/benchmarks/search.csv).
     """
-    cells = 2 ** round(math.log2(max(4 * math.sqrt(n), 2)))
-    sizes = {None: 4 * n * dim, f"IVF{cells},SQ8": n * (dim + 8), f"IVF{cells},PQ{dim // 8}": n * (dim // 8 + 8)}
+    sizes = {None: 4 * n * dim, "SQ8": n * dim, f"IVF{inverted_lists(n)},PQ{dim // 8}": n * (dim // 8 + 8)}
     for factory, size in sizes.items():
         if size <= memory / 2:
             how = "all are compared" if factory is None else f"compressed as {factory}, {size / 1e9:.2f} GB"
             return factory, f"{n:,} descriptors are {4 * n * dim / 1e9:.2f} GB, {memory / 1e9:.1f} GB of memory: {how}"
     raise VgeoError(f"{n:,} descriptors of {dim} numbers need {size / 5e8:.1f} GB of memory even compressed, {memory / 1e9:.1f} GB are there: "
                     "split the database, or use a machine with more")
+
+
+def inverted_lists(n):
+    """How many cells an inverted file of n descriptors has: 4 sqrt(n), as faiss's guidelines have it, rounded to a power of two."""
+    return 2 ** round(math.log2(max(4 * math.sqrt(n), 2)))
 
 
 def build_index(database, factory, block=100_000, seed=0):

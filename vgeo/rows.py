@@ -24,6 +24,7 @@ TRAININGS = {
 }
 SOUPS = ("Model Soup", "uniform soup")  # greedy, and of all three
 LOSSES = ("CosFace", "ArcFace", "SphereFace")  # the soups' ingredients, in Table 6's order
+SHARES = (0.25, 0.5, 0.75)  # of the second, on the line between two ingredients (Figure 4)
 BRIGHTNESS = (0.1, 0.15, 0.2, 0.3, 0.4)  # Table 3's factors
 MORE_BRIGHTNESS = (0.05, 0.6, 0.8)  # section 4.1 speaks of lower and higher ones
 
@@ -87,3 +88,8 @@ def _tables():
 
 # table -> {condition, spelled as in `data/report_tables.csv` where the report has it: how its predictions are made}
 TABLES = _tables()
+
+
+def backbone_of(name):
+    """The backbone of a training or a soup."""
+    return RESNET if name in SOUPS else TRAININGS[name]["backbone"]  # the soups' ingredients are ResNet18s

@@ -22,14 +22,14 @@ from vgeo.describe import describe, describe_stored, device, store_trunk, stored
 from vgeo.errors import VgeoError
 from vgeo.fuse import nearest_first, reciprocal_ranks, shared_first
 from vgeo.geowarp import local_features, pair_scores, rerank
-from vgeo.layout import NIGHT_TARGET, find
 from vgeo.joint import Domain, Warp, mine_pairs, train_alone
+from vgeo.layout import NIGHT_TARGET, find
 from vgeo.metrics import first_hit, recall
 from vgeo.models import CITY_WEIGHTS, TRUNK, build, load_weights, save_weights, trunk_hash, weights_hash
 from vgeo.multiscale import METHODS, SCALES, aggregate
 from vgeo.profiles import ROOT, profile
 from vgeo.retrieve import build_index, choose_index, search
-from vgeo.rows import DATASETS, LOSSES, NIGHT_BRIGHTNESS, RESNET, SOUPS, TABLES, TRAININGS, Evaluation, Fusion
+from vgeo.rows import DATASETS, LOSSES, NIGHT_BRIGHTNESS, RESNET, TABLES, TRAININGS, Evaluation, Fusion, backbone_of
 from vgeo.soups import average, greedy
 from vgeo.train import Recipe, batches, live_views, precision, train
 
@@ -76,7 +76,7 @@ class Study:
         self.cache = ROOT / "results" / "cache"
         self.now = self.cache / f"now-{self.results.name}"  # holds the label of the step that is being made
         self.steps = {}
-        self._tables, self._models, self._hashes, self._scores = {}, {}, {}, {}
+        self._tables, self._models, self._hashes, self._scores, self._starts = {}, {}, {}, {}, {}
 
     # ---- data ----
 
@@ -202,24 +202,29 @@ class Study:
         """What GeoWarp trains, on the training images; the pairs are mined with the model's descriptors."""
         p, table = self.profile, self.train_table
         numbers = p.geowarp | {"weights": {loss: 0.0 if loss in recipe.without else weight for loss, weight in p.geowarp["weights"].items()}}
-        pairs = mine_pairs(model, table, p.geowarp["candidates"], p.image_size, recipe.seed, p.geowarp["near"])
-        return Warp(table["path"].to_numpy(), pairs, p.image_size, p.geowarp["stages"][recipe.backbone], numbers, recipe.seed)
+        made_of = {"model": weights_hash(model), "images": self._fingerprint(table), "classes": table.attrs["classes"], "size": p.image_size, "seed": recipe.seed,
+                   "candidates": p.geowarp["candidates"], "near": p.geowarp["near"], "device": device().type, "version": 1}
+        folder = self._step(f"mine pairs {recipe.backbone}, seed {recipe.seed}", "mined", made_of, lambda folder: np.save(
+            folder / "pairs.npy", mine_pairs(model, table, p.geowarp["candidates"], p.image_size, recipe.seed, p.geowarp["near"])))
+        return Warp(table["path"].to_numpy(), np.load(folder / "pairs.npy"), p.image_size, p.geowarp["stages"][recipe.backbone], numbers, recipe.seed)
 
     def log(self, name, seed=0):
         """A training's log.csv as a table; where it has validation R@1, the start's is added as iteration 0."""
         log = pd.read_csv(self.train(name, seed) / "log.csv")
         if "val_R@1" not in log:
             return log
-        start = self._load(_backbone(name), self.start(_backbone(name)))
-        return pd.concat([pd.DataFrame({"iteration": [0], "val_R@1": [self.validate(start)]}), log], ignore_index=True)
+        backbone = backbone_of(name)
+        if backbone not in self._starts:
+            self._starts[backbone] = self.validate(self._load(backbone, self.start(backbone)))
+        return pd.concat([pd.DataFrame({"iteration": [0], "val_R@1": [self._starts[backbone]]}), log], ignore_index=True)
 
     def training_seconds(self, name, seed=0):
         """What a training took, the making of its views included, validation and what was read from disk not."""
-        log = self.log(name, seed)
+        log = pd.read_csv(self.train(name, seed) / "log.csv")
         if self.extractor_of(name) != name:
             return self.training_seconds(self.extractor_of(name), seed) + float(log["seconds"].sum())
         p = self.profile
-        seconds = float((log["iteration"].diff() * p.batch_size / log["images_per_second"]).sum())
+        seconds = float((log["iteration"].diff().fillna(log["iteration"]) * p.batch_size / log["images_per_second"]).sum())
         if self.stores:
             tables = [self.train_table] + ([self._night_target()] if TRAININGS[name].get("method") == "GRL" else [])
             seconds += sum(artefacts.seconds(self._views_step(self.recipe(name, seed), table)) for table in tables)
@@ -315,7 +320,7 @@ class Study:
 
     def model(self, name, seed=0):
         """A trained model or a soup, on the device, in evaluation mode."""
-        return self._load(_backbone(name), self.weights(name, seed)).eval()
+        return self._load(backbone_of(name), self.weights(name, seed)).eval()
 
     def _load(self, backbone, path):
         return load_weights(build(backbone), path).to(device(), memory_format=torch.channels_last)
@@ -368,7 +373,7 @@ class Study:
         if dataset == "tokyo-night" and row.night == 1.0 and self._night_is_a_part:
             found, rows = self.result(row, "tokyo-xs", seed), data.queries.index
             return Result(data, found.predictions[rows], found.distances[rows], found.first_hit[rows])
-        found = self.evaluate(self.weights(row.model, seed), dataset, self._night(row, dataset), _backbone(row.model), row.multiscale, row.side, row.scale)
+        found = self.evaluate(self.weights(row.model, seed), dataset, self._night(row, dataset), backbone_of(row.model), row.multiscale, row.side, row.scale)
         return self._reranked(row, dataset, seed, found) if row.rerank else found
 
     def _night(self, row, dataset):
@@ -564,10 +569,6 @@ class Study:
         temporary.write_text(json.dumps(record, indent=2) + "\n")
         os.replace(temporary, path)
         return record
-
-
-def _backbone(name):
-    return RESNET if name in SOUPS else TRAININGS[name]["backbone"]
 
 
 def _candidates(result, k):

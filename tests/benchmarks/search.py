@@ -1,4 +1,4 @@
-"""Search at scale: time, memory and recall loss of exact and compressed search -> results/benchmarks/search.csv and .png.
+"""Search at scale: time, memory and recall loss of exact and compressed search -> results/benchmarks/search.csv and figures/search.png.
 
     .venv/bin/python tests/benchmarks/search.py [SIZES, default 10000,100000,1000000,2800000]
 
@@ -54,14 +54,13 @@ def peak_memory():
 
 def measure(setting, path, queries, answer):
     """In a fresh process: seconds to build and to search, peak memory above the start, predictions."""
-    from vgeo.retrieve import build_index, search
+    from vgeo.retrieve import build_index, inverted_lists, search
 
     database = np.load(path, mmap_mode="r")
     Path("/proc/self/clear_refs").write_text("5")  # the peak from here on, not that of the imports (Linux)
     before = peak_memory()
     began = time.perf_counter()
-    cells = 2 ** round(np.log2(4 * np.sqrt(len(database))))
-    index = None if setting == "exact" else build_index(database, setting.replace("IVF", f"IVF{cells}"))
+    index = None if setting == "exact" else build_index(database, setting.replace("IVF", f"IVF{inverted_lists(len(database))}"))
     built = time.perf_counter() - began
     began = time.perf_counter()
     predictions, _ = search(database, queries, K, index)
@@ -108,7 +107,7 @@ def write(table):
     axes[0].set_yscale("log")
     axes[0].legend(fontsize=8)
     figure.tight_layout()
-    figure.savefig(folder / "search.png", dpi=90, metadata={"Software": None})
+    report.write_figure(folder, "search", figure)
 
 
 if __name__ == "__main__":
