@@ -1,8 +1,8 @@
 """The ledger on results with known effects; its interval and correction against brute force."""
 
 import itertools
-import subprocess
 import math
+import subprocess
 from dataclasses import dataclass
 
 import numpy as np
