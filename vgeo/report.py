@@ -226,9 +226,9 @@ def learning_curve(logs, title):
         right.plot(epochs["iteration"], epochs["val_R@1"], marker="o", label=condition)
     left.set(xlabel="iteration", ylabel="training loss", ylim=(0, None))
     right.set(xlabel="iteration", ylabel="validation R@1, %")
-    left.legend()
     figure.suptitle(title)
     figure.tight_layout()
+    figure.legend(*left.get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=len(logs), frameon=False)
     return figure
 
 
@@ -238,7 +238,7 @@ def data_map(name, data):
         return None
     corner = data.database[["utm_east", "utm_north"]].min()
     figure, axis = plt.subplots(figsize=(8, 3.4))
-    for table, label, look in ((data.database, "database", dict(s=4, color="0.6")), (data.queries, "queries", dict(s=12, color=RIGHT, marker="x", linewidth=1))):
+    for table, label, look in ((data.database, "database", dict(s=16, color=WRONG, zorder=3)), (data.queries, "queries", dict(s=12, color=RIGHT, marker="x", linewidth=1))):
         axis.scatter(table["utm_east"] - corner["utm_east"], table["utm_north"] - corner["utm_north"], label=f"{label} ({len(table)})", **look)
     axis.set(title=f"{name}: where the photos were taken", xlabel="metres east", ylabel="metres north", aspect="equal")
     axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
