@@ -8,6 +8,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.text import OffsetFrom
+from matplotlib.transforms import ScaledTranslation
+from matplotlib_scalebar.scalebar import ScaleBar
 from PIL import Image
 
 from vgeo import record
@@ -232,6 +235,14 @@ def learning_curve(logs, title):
     return figure
 
 
+def scale_and_north(axis):
+    """A north arrow and a scale bar right of a map whose axes are metres east and north: there they hide no point."""
+    corner = OffsetFrom(axis.bbox, (1, 0), "points")
+    axis.annotate("N", (14, 0), (14, 30), xycoords=corner, textcoords=corner, ha="center", arrowprops={"arrowstyle": "<-", "color": "0.15"}, annotation_clip=False)
+    beside = axis.transAxes + ScaledTranslation(24 / 72, 0, axis.figure.dpi_scale_trans)
+    axis.add_artist(ScaleBar(1, location="lower left", bbox_to_anchor=(1, 0), bbox_transform=beside, border_pad=0, frameon=False, width_fraction=0.015))
+
+
 def data_map(name, data):
     """Database and query positions in metres from the south-west corner; a str for absent data gives None."""
     if not isinstance(data, RetrievalSet):
@@ -242,5 +253,6 @@ def data_map(name, data):
         axis.scatter(table["utm_east"] - corner["utm_east"], table["utm_north"] - corner["utm_north"], label=f"{label} ({len(table)})", **look)
     axis.set(title=f"{name}: where the photos were taken", xlabel="metres east", ylabel="metres north", aspect="equal")
     axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+    scale_and_north(axis)
     figure.tight_layout()
     return figure
