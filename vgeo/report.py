@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.text import OffsetFrom
+from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
-from matplotlib_scalebar.scalebar import ScaleBar
+from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 from PIL import Image
 
 from vgeo import record
@@ -236,11 +237,13 @@ def learning_curve(logs, title):
 
 
 def scale_and_north(axis):
-    """A north arrow and a scale bar right of a map whose axes are metres east and north: there they hide no point."""
+    """A north arrow and a scale bar right of a finished map whose axes are metres east and north: there they hide no point."""
     corner = OffsetFrom(axis.bbox, (1, 0), "points")
     axis.annotate("N", (14, 0), (14, 30), xycoords=corner, textcoords=corner, ha="center", arrowprops={"arrowstyle": "<-", "color": "0.15"}, annotation_clip=False)
+    metres = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(0, np.ptp(axis.get_xlim()))[1]
     beside = axis.transAxes + ScaledTranslation(24 / 72, 0, axis.figure.dpi_scale_trans)
-    axis.add_artist(ScaleBar(1, location="lower left", bbox_to_anchor=(1, 0), bbox_transform=beside, border_pad=0, frameon=False, width_fraction=0.015))
+    axis.add_artist(AnchoredSizeBar(axis.transData, metres, f"{metres:g} m" if metres < 1000 else f"{metres / 1000:g} km", "lower left", pad=0, borderpad=0, sep=5,
+                                    frameon=False, bbox_to_anchor=(1, 0), bbox_transform=beside))
 
 
 def data_map(name, data):
