@@ -419,7 +419,7 @@ def test_an_artefact_is_made_once(tmp_path):
     folder = artefact(tmp_path, "step", recipe, make)
     assert artefact(tmp_path, "step", dict(reversed(recipe.items())), make) == folder and len(calls) == 1
     assert folder == tmp_path / "step" / key(recipe)
-    assert sorted(path.name for path in folder.iterdir()) == ["a.npy", "recipe.json", "seconds"]
+    assert sorted(path.name for path in folder.iterdir()) == ["a.npy", "recipe.json", "seconds", "sums.json"]
     assert json.loads((folder / "recipe.json").read_text()) == recipe
     assert np.load(folder / "a.npy").tolist() == [0, 1, 2] and 0 <= artefacts.seconds(folder) < 60
     other = artefact(tmp_path, "step", recipe | {"version": 2}, make)
@@ -446,7 +446,7 @@ def test_a_failed_artefact_counts_as_nothing(tmp_path, resumes, failure):
     assert artefact(tmp_path, "step", {}, make, resumes) == final
     assert found == ([[], ["part1"], ["part1", "part2"]] if resumes else [[], [], []])
     parts = {"part1", "part2", "part3"} if resumes else {"part3"}
-    assert {path.name for path in final.iterdir()} == parts | {"recipe.json", "seconds"}
+    assert {path.name for path in final.iterdir()} == parts | {"recipe.json", "seconds", "sums.json"}
 
 
 def test_two_processes_make_an_artefact_once(tmp_path):
@@ -457,30 +457,32 @@ from vgeo.artefacts import artefact
 def make(folder):
     with open(sys.argv[1] + "/made", "a") as file:
         file.write("x")
-    time.sleep(float(sys.argv[2]))
+    while not pathlib.Path(sys.argv[1], sys.argv[2]).exists():
+        time.sleep(0.05)
     (folder / "a").write_text("whole")
 print(artefact(pathlib.Path(sys.argv[1]), "step", {}, make), flush=True)
 """
 
-    def start(seconds):
-        return subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(seconds)], stdout=subprocess.PIPE, text=True)
+    def start(until):
+        return subprocess.Popen([sys.executable, "-c", code, str(tmp_path), until], stdout=subprocess.PIPE, text=True)
 
     def makes():
         return (tmp_path / "made").read_text() if (tmp_path / "made").exists() else ""
 
-    killed = start(60)
+    killed = start("never")
     while not makes():
         time.sleep(0.05)
     killed.kill()
     killed.wait()
     killed.stdout.close()
-    first = start(2)
+    first = start("go")
     while makes() != "xx":
         time.sleep(0.05)
-    second = start(0)
+    second = start("go")
+    assert "another run is making it; waits for it" in second.stdout.readline()
+    (tmp_path / "go").touch()
     one, other = (process.communicate(timeout=60)[0] for process in (first, second))
-    assert makes() == "xx" and one.strip().endswith(key({})) and one.strip() in other
-    assert "another run is making it; waits for it" in other and "waits" not in one
+    assert makes() == "xx" and one == other and one.strip().endswith(key({}))
     assert (tmp_path / "step" / key({}) / "a").read_text() == "whole"
 
 

@@ -1,17 +1,28 @@
-"""Results on disk, keyed by everything that made them: a folder that exists is whole, a changed recipe finds no stale file."""
+"""Results on disk, keyed by everything that made them: a folder that is found is whole, a changed recipe finds no stale file.
+
+A folder is sealed when it is made: `sums.json` holds the size and CRC-32 of each of its files, and each process compares them once, before it
+uses the folder. CRC-32 sees every change of up to four bytes in a row and misses one in 4 billion of the others; it is in the standard library
+and reads 2.9 GB/s on one core, SHA-256 1.0. Nothing is remembered between processes: a disk that forgets changes no time of a file.
+"""
 
 import hashlib
 import json
 import os
 import shutil
 import time
+import zipfile
+import zlib
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
 
 from vgeo.errors import VgeoError
+
+SUMS = "sums.json"
+_whole = set()  # folders that this process has compared with their sums
 
 
 def key(recipe):
@@ -24,16 +35,19 @@ def artefact(root, step, recipe, make, resumes=False):
 
     recipe: a dict of JSON values naming everything the content depends on; it is stored inside as `recipe.json`. `make` works in a folder
     beside the final one, which is renamed when it returns. With `resumes` that folder is kept after a stop, so that `make` finds in it what
-    it had written; otherwise it starts empty. Of two processes that want the same folder one makes it and the other waits. Raises VgeoError
-    when the place can't be written.
+    it had written; otherwise it starts empty. A folder that is no longer as it was made is said and made again. Of two processes that want the
+    same folder one makes it and the other waits. Raises VgeoError when the place can't be written.
     """
     final = Path(root) / step / key(recipe)
-    if final.exists():
-        return final
     work = final.with_name(final.name + ".partial")
     try:
+        if _found(final, recipe):
+            return final
         with _alone(final):
-            return final if final.exists() else _make(final, work, recipe, make, resumes)
+            if not _found(final, recipe):
+                _put_away(final, work, recipe)
+                _make(final, work, recipe, make, resumes)
+            return final
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
@@ -65,8 +79,64 @@ def _make(final, work, recipe, make, resumes):
     make(work)
     (work / "recipe.json").write_text(json.dumps(recipe, indent=2, sort_keys=True) + "\n")
     (work / "seconds").write_text(f"{time.perf_counter() - start:.2f}\n")
+    seal(work)
     os.replace(work, final)
-    return final
+    _whole.add(final)
+
+
+def _found(final, recipe):
+    """Whether the folder is there, as it was made."""
+    if final not in _whole and final.exists() and not damage(final, recipe):
+        _whole.add(final)
+    return final in _whole and final.exists()
+
+
+def _put_away(final, work, recipe):
+    """Removes a folder that can't be used, and says why; by way of a name that no run takes for a finished one, should it be stopped halfway."""
+    if final.exists():
+        print(f"{final}: {damage(final, recipe)}: makes it again", flush=True)
+        shutil.rmtree(work, ignore_errors=True)
+        os.replace(final, work)
+        shutil.rmtree(work)
+
+
+def damage(folder, recipe):
+    """What is wrong with an artefact's folder, in words, or None.
+
+    A folder without sums, as version 1.0 made them, is sealed as it is found where its recipe is the right one: that was written last.
+    """
+    try:
+        if json.loads((folder / "recipe.json").read_text()) != json.loads(json.dumps(recipe)):
+            return "its recipe.json is another's"
+        if not (folder / SUMS).exists():
+            seal(folder)
+            return None
+        sums = json.loads((folder / SUMS).read_text())
+        return next((f"{name} is damaged" for name, known in sums.items() if _sum(folder / name, known[0]) != known), None)
+    except FileNotFoundError as error:
+        return f"{os.path.relpath(error.filename, folder)} is gone"
+    except (ValueError, AttributeError, TypeError, IndexError):  # not JSON, or not of our shape
+        return f"its recipe.json or {SUMS} is damaged"
+
+
+def seal(folder):
+    """Writes `sums.json`, {file below the folder: [bytes, CRC-32]}."""
+    sums = {path.relative_to(folder).as_posix(): _sum(path) for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(SUMS)}
+    temporary = folder / f"{SUMS}.{os.getpid()}.tmp"
+    temporary.write_text(json.dumps(sums) + "\n")
+    os.replace(temporary, folder / SUMS)
+
+
+def _sum(path, size=None):
+    """[bytes, CRC-32] of a file; the sum is left out, None, where the size is not the given one."""
+    found, total = os.path.getsize(path), 0
+    if size not in (None, found):
+        return [found, None]
+    buffer = memoryview(bytearray(min(found, 1 << 20) + 1))
+    with open(path, "rb", buffering=0) as file:
+        while read := file.readinto(buffer):
+            total = zlib.crc32(buffer[:read], total)
+    return [found, total]
 
 
 def seconds(folder):
@@ -81,13 +151,24 @@ class Checkpoint:
         self.path, self.parts = Path(path), parts
 
     def load(self):
-        """Puts the parts back and returns the values that were saved, or {} when there is no checkpoint."""
+        """Puts the parts back and returns the values that were saved, or {} when there is no checkpoint, or, which is said, none that can be used."""
         if not self.path.exists():
             return {}
-        saved = torch.load(self.path, map_location="cpu", weights_only=True)
-        for name, part in self.parts.items():
-            part.load_state_dict(saved["parts"][name])
-        return saved["values"]
+        before = {name: deepcopy(part.state_dict()) for name, part in self.parts.items()}
+        try:
+            with zipfile.ZipFile(self.path) as file:  # torch.save stores checksums, torch.load compares none
+                if name := file.testzip():
+                    raise ValueError(f"{name} is damaged")
+            saved = torch.load(self.path, map_location="cpu", weights_only=True)
+            for name, part in self.parts.items():
+                part.load_state_dict(saved["parts"][name])
+            return saved["values"]
+        except Exception as error:  # neither torch.load nor load_state_dict names types for what it can't take
+            print(f"{self.path}: can't be used ({type(error).__name__}): starts this training again", flush=True)
+            self.path.unlink()
+            for name, part in self.parts.items():
+                part.load_state_dict(before[name])
+            return {}
 
     def save(self, **values):
         """values: numbers, strings, lists and dicts of them, tensors."""
