@@ -28,9 +28,13 @@ def main(arguments=None):
 
     try:
         if options.command == "run":
-            from vgeo.run import run_study
+            from vgeo.kept import nothing_new
 
-            run_study(options.profile, options.data, options.image_size, options.seeds)
+            asked = (options.profile, options.data, options.image_size, options.seeds)
+            if not nothing_new(*asked):
+                from vgeo.run import run_study
+
+                run_study(*asked)
         elif options.command == "data" and options.check:
             from vgeo.layout import check
             from vgeo.profiles import profile

@@ -1,5 +1,7 @@
 """Executes the numbered notebooks with papermill, and fails where papermill would not."""
 
+import json
+import os
 import threading
 import time
 from contextlib import contextmanager
@@ -12,8 +14,8 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
 from vgeo.errors import VgeoError
+from vgeo.kept import Kept, notebooks_of, parameters_of, say_kept, say_where
 from vgeo.needs import check_room
-from vgeo.profiles import ROOT
 from vgeo.study import Study
 
 ENCRYPTED = Config({"KernelManager": {"transport_encryption": "auto"}})  # what passes between a kernel and this process
@@ -85,16 +87,28 @@ def watching(now, seconds=5, wait=1.0):
 
 
 def run_study(profile, data=None, image_size=None, seeds=None):
-    """Every notebook of `notebooks/` in order for a profile; prints a line for each and where the results lie."""
-    study = Study(profile, data, image_size, seeds)
+    """Every notebook of `notebooks/` in order for a profile, from the first that is not `kept`; prints a line for each and where the results lie."""
+    study, parameters, notebooks = Study(profile, data, image_size, seeds), parameters_of(profile, data, image_size, seeds), notebooks_of()
     check_room(study)
-    parameters = {"profile": profile, "data": str(study.data_folder) if data else None, "image_size": image_size, "seeds": seeds}
-    began = time.perf_counter()
-    for notebook in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
+    began, kept = time.perf_counter(), Kept(study.results, parameters)
+    first = kept.of(notebooks)
+    say_kept(notebooks[:first])
+    for number, notebook in enumerate(notebooks[first:], first):
         start = time.perf_counter()
         print(f"{notebook.stem} ...", flush=True)
-        with watching(study.now):
-            execute(notebook, study.results / "notebooks" / notebook.name, parameters, study.results)
-        print(f"{notebook.stem}: {time.perf_counter() - start:.0f} s", flush=True)
-    print("\n" + (study.results / "tables" / "table_01.md").read_text())
-    print(f"done in {(time.perf_counter() - began) / 60:.1f} minutes; tables, figures and notebooks are in {study.results}")
+        with kept.executing(notebook, number):
+            with watching(study.now):
+                execute(notebook, study.results / "notebooks" / notebook.name, parameters, study.results)
+            seconds = time.perf_counter() - start
+            add_seconds(study.results / "run.json", notebook.stem, seconds)
+        print(f"{notebook.stem}: {seconds:.0f} s", flush=True)
+    say_where(study.results, f"done in {(time.perf_counter() - began) / 60:.1f} minutes")
+
+
+def add_seconds(path, name, seconds):
+    """Puts under "notebooks" of a run.json what a notebook took, and what of that its steps of each kind that it made."""
+    record = json.loads(path.read_text())
+    record["notebooks"] = dict(sorted((record.get("notebooks", {}) | {name: {"seconds": round(seconds, 2)} | record.pop("made", {})}).items()))
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(record, indent=2) + "\n")
+    os.replace(temporary, path)

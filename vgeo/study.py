@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -23,6 +24,7 @@ from vgeo.errors import VgeoError
 from vgeo.fuse import nearest_first, reciprocal_ranks, shared_first
 from vgeo.geowarp import local_features, pair_scores, rerank
 from vgeo.joint import Domain, Warp, mine_pairs, train_alone
+from vgeo.kept import results_of
 from vgeo.layout import NIGHT_TARGET, find
 from vgeo.metrics import first_hit, recall
 from vgeo.models import CITY_WEIGHTS, TRUNK, build, load_weights, save_weights, trunk_hash, weights_hash
@@ -72,10 +74,10 @@ class Study:
             raise VgeoError(f"{data}: no such folder: give the one that holds sf-xs, tokyo-xs and tokyo-night")
         self.stores = self.profile.test_size is not None and self.profile.image_size <= self.profile.store_trunk
         self.data_folder = Path(data).resolve() if data is not None else None
-        self.results = ROOT / "results" / (name if data is None else f"{name}-{self.data_folder.name}")
+        self.results = results_of(name, data, ROOT)
         self.cache = ROOT / "results" / "cache"
         self.now = self.cache / f"now-{self.results.name}"  # holds the label of the step that is being made
-        self.steps = {}
+        self.steps, self.made = {}, Counter()  # made: seconds of each kind of step that this process made, those of steps inside not counted twice
         self._tables, self._models, self._hashes, self._scores, self._starts = {}, {}, {}, {}, {}
 
     # ---- data ----
@@ -537,7 +539,9 @@ class Study:
         def announced(folder):
             before = self.now.read_text() if self.now.exists() else ""
             self.now.write_text(label)  # for who watches, see `run.watching`
+            began, inside = time.perf_counter(), self.made.total()
             make(folder)
+            self.made[step] += time.perf_counter() - began - (self.made.total() - inside)
             self.now.write_text(before)
 
         folder = artefacts.artefact(self.cache, step, recipe, announced, resumes)
@@ -545,7 +549,8 @@ class Study:
         return folder
 
     def write_run(self):
-        """Adds to `run.json`: profile, seeds, data identity, starting weights, versions, machine, and key and wall seconds of every step."""
+        """Adds to `run.json`: profile, seeds, data identity, starting weights, versions, machine, key and wall seconds of every step, and under
+        "made" the seconds of those that this process made, for `run.run_study`."""
         path = self.results / "run.json"
         before = json.loads(path.read_text()) if path.exists() else {}
         steps = {label: {"key": folder.name, "seconds": artefacts.seconds(folder)} for label, folder in self.steps.items()}
@@ -560,7 +565,7 @@ class Study:
             "versions": {"python": platform.python_version()} | {name: version(name) for name in names},
             "machine": {"system": f"{platform.system()} {platform.machine()}", "cores": os.cpu_count(), "device": str(device()),
                         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None, "precision": precision()},
-            "steps": steps,
+            "made": {step: round(seconds, 2) for step, seconds in self.made.items()}, "notebooks": before.get("notebooks", {}), "steps": steps,
         }
         for part in ("starting_weights", "models", "steps"):  # what other notebooks wrote
             record[part] = before.get(part, {}) | record[part]
