@@ -18,7 +18,22 @@ from vgeo.kept import Kept, notebooks_of, parameters_of, say_kept, say_where
 from vgeo.needs import check_room
 from vgeo.study import Study
 
-ENCRYPTED = Config({"KernelManager": {"transport_encryption": "auto"}})  # what passes between a kernel and this process
+CONFIG = Config({
+    "KernelManager": {"transport_encryption": "auto"},  # what passes between a kernel and this process
+    "NotebookClient": {"shutdown_kernel": "immediate"},  # Ctrl-C: a kernel that is asked to end goes on for seconds, and says so with a trace
+})
+
+
+class Passed:
+    """A file for what a notebook prints, that passes the lines of `errors.say` on."""
+
+    def write(self, text):
+        for line in text.splitlines():
+            if line.startswith("vgeo: "):
+                print(f"    {line}", flush=True)
+
+    def flush(self):
+        pass
 
 
 def execute(notebook, output, parameters, results):
@@ -36,7 +51,8 @@ def execute(notebook, output, parameters, results):
     output.parent.mkdir(parents=True, exist_ok=True)
     began = time.time()
     try:
-        papermill.execute_notebook(str(notebook), str(output), parameters, cwd=str(notebook.parent), progress_bar=False, log_output=False, config=ENCRYPTED)
+        papermill.execute_notebook(str(notebook), str(output), parameters, cwd=str(notebook.parent), progress_bar=False, log_output=False,
+                                   stdout_file=Passed(), config=CONFIG)
     except PapermillExecutionError as error:
         if error.ename == "VgeoError":
             raise VgeoError(error.evalue) from None
@@ -88,9 +104,10 @@ def watching(now, seconds=5, wait=1.0):
 
 def run_study(profile, data=None, image_size=None, seeds=None):
     """Every notebook of `notebooks/` in order for a profile, from the first that is not `kept`; prints a line for each and where the results lie."""
+    began = time.perf_counter()
     study, parameters, notebooks = Study(profile, data, image_size, seeds), parameters_of(profile, data, image_size, seeds), notebooks_of()
-    check_room(study)
-    began, kept = time.perf_counter(), Kept(study.results, parameters)
+    check_room(study)  # which renders the city, where it has to be
+    rendered, kept = time.perf_counter() - began, Kept(study.results, parameters)
     first = kept.of(notebooks)
     say_kept(notebooks[:first])
     for number, notebook in enumerate(notebooks[first:], first):
@@ -101,14 +118,18 @@ def run_study(profile, data=None, image_size=None, seeds=None):
                 execute(notebook, study.results / "notebooks" / notebook.name, parameters, study.results)
             seconds = time.perf_counter() - start
             add_seconds(study.results / "run.json", notebook.stem, seconds)
+            if study.made:
+                add_seconds(study.results / "run.json", "before", rendered, study.made)
+                study.made.clear()
         print(f"{notebook.stem}: {seconds:.0f} s", flush=True)
     say_where(study.results, f"done in {(time.perf_counter() - began) / 60:.1f} minutes")
 
 
-def add_seconds(path, name, seconds):
-    """Puts under "notebooks" of a run.json what a notebook took, and what of that its steps of each kind that it made."""
+def add_seconds(path, name, seconds, made=None):
+    """Puts under "notebooks" of a run.json what a notebook took, and what of that each kind of step that it made, by default as `write_run` left it."""
     record = json.loads(path.read_text())
-    record["notebooks"] = dict(sorted((record.get("notebooks", {}) | {name: {"seconds": round(seconds, 2)} | record.pop("made", {})}).items()))
+    made = record.pop("made", {}) if made is None else {step: round(seconds, 2) for step, seconds in made.items()}
+    record["notebooks"] = dict(sorted((record.get("notebooks", {}) | {name: {"seconds": round(seconds, 2)} | made}).items()))
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(json.dumps(record, indent=2) + "\n")
     os.replace(temporary, path)
