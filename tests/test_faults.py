@@ -66,7 +66,7 @@ def test_a_damaged_artefact_is_said_and_made_again(made, capsys, what):
     damage, message = DAMAGE[what]
     damage(folder)
     assert again() == 2
-    assert capsys.readouterr().out == f"{folder}: {message}: makes it again\n"
+    assert capsys.readouterr().out == f"vgeo: {folder}: {message}: makes it again\n"
     assert again() == 2 and capsys.readouterr().out == ""
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
@@ -137,6 +137,6 @@ def test_a_checkpoint_that_cannot_be_used_starts_the_training_again(tmp_path, ca
     fresh, same = parts(), parts()
     assert Checkpoint(path, **fresh).load() == {}
     said = capsys.readouterr().out
-    assert said.startswith(f"{path}: can't be used (") and said.endswith("): starts this training again\n") and said.count("\n") == 1
+    assert said.startswith(f"vgeo: {path}: can't be used (") and said.endswith("): starts this training again\n") and said.count("\n") == 1
     assert torch.equal(fresh["layer"].weight, same["layer"].weight) and fresh["optimizer"].state_dict() == same["optimizer"].state_dict()
     assert not path.exists() and Checkpoint(path, **fresh).load() == {} and capsys.readouterr().out == ""

@@ -24,7 +24,7 @@ def main(arguments=None):
     convert.add_argument("folder", help="where model.safetensors and what else is in it goes")
     options = parser.parse_args(arguments)
 
-    from vgeo.errors import VgeoError  # what follows takes seconds to import: not before the arguments are right
+    from vgeo.errors import VgeoError, printable  # what follows takes seconds to import: not before the arguments are right
 
     try:
         if options.command == "run":
@@ -57,6 +57,8 @@ def main(arguments=None):
             pretrain(ROOT / "results" / "cache", options.real)
     except VgeoError as error:
         sys.exit(f"vgeo: {error}")
+    except OSError as error:  # a full disk, a folder that can't be written, a file in a folder's place
+        sys.exit("vgeo: " + printable(f"{error.filename or 'a file'}: {error.strerror or error}: free some space, or correct the folder or its permissions"))
     except KeyboardInterrupt:
         sys.exit("vgeo: stopped; the same command goes on from here")
 
