@@ -9,17 +9,19 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
 import zipfile
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
 
-from vgeo.errors import VgeoError
+from vgeo import parallel
+from vgeo.errors import VgeoError, say
 
 SUMS = "sums.json"
 _whole = set()  # folders that this process has compared with their sums
@@ -30,28 +32,40 @@ def key(recipe):
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def artefact(root, step, recipe, make, resumes=False):
+def artefact(root, step, recipe, make, resumes=False, together=False):
     """The folder `root/step/<key>` that `make(folder)` fills, made now or found.
 
     recipe: a dict of JSON values naming everything the content depends on; it is stored inside as `recipe.json`. `make` works in a folder
     beside the final one, which is renamed when it returns. With `resumes` that folder is kept after a stop, so that `make` finds in it what
     it had written; otherwise it starts empty. A folder that is no longer as it was made is said and made again. Of two processes that want the
     same folder one makes it and the other waits. Raises VgeoError when the place can't be written.
+
+    Of several processes that work as one (`parallel`) the first makes the folder while the others wait. `together`: all call `make`, to share its
+    work, each with a folder of its own, of which the first one's is kept.
     """
     final = Path(root) / step / key(recipe)
     work = final.with_name(final.name + ".partial")
     try:
-        if _found(final, recipe):
+        if parallel.told(parallel.first() and _found(final, recipe)):
             return final
-        with _alone(final):
-            if not _found(final, recipe):
-                _put_away(final, work, recipe)
-                _make(final, work, recipe, make, resumes)
-            return final
+        with _alone(final) if parallel.first() else nullcontext():
+            if not parallel.told(parallel.first() and _found(final, recipe)):
+                if parallel.first():
+                    _put_away(final, work, recipe)
+                    _begin(work, resumes)
+                parallel.wait()
+                if parallel.first():
+                    _make(final, work, recipe, make, together)
+                elif together:
+                    _help(work, make)
+        parallel.wait()
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
         raise VgeoError(f"{work}: can't be written ({error.strerror}): free some space, or make the folder writable") from error
+    if not final.exists():
+        raise VgeoError(f"{final}: made by the first process, but not seen by process {parallel.part().index}: give all machines the same folder")
+    return final
 
 
 @contextmanager
@@ -63,7 +77,7 @@ def _alone(final):
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print(f"{final}: another run is making it; waits for it", flush=True)
+        say(f"{final}: another run is making it; waits for it")
         lock.acquire()
     try:
         yield
@@ -71,10 +85,23 @@ def _alone(final):
         lock.release()
 
 
-def _make(final, work, recipe, make, resumes):
+def _begin(work, resumes):
     if work.exists() and not resumes:
         shutil.rmtree(work)
     work.mkdir(parents=True, exist_ok=True)
+
+
+def _help(work, make):
+    """Calls `make` with a copy of the first process's folder, to go on from where it does."""
+    with tempfile.TemporaryDirectory() as folder:
+        own = Path(shutil.copytree(work, Path(folder, "own")))
+        parallel.wait()
+        make(own)
+
+
+def _make(final, work, recipe, make, together):
+    if together:
+        parallel.wait()  # for the others' copies
     start = time.perf_counter()
     make(work)
     (work / "recipe.json").write_text(json.dumps(recipe, indent=2, sort_keys=True) + "\n")
@@ -94,7 +121,7 @@ def _found(final, recipe):
 def _put_away(final, work, recipe):
     """Removes a folder that can't be used, and says why; by way of a name that no run takes for a finished one, should it be stopped halfway."""
     if final.exists():
-        print(f"{final}: {damage(final, recipe)}: makes it again", flush=True)
+        say(f"{final}: {damage(final, recipe)}: makes it again")
         shutil.rmtree(work, ignore_errors=True)
         os.replace(final, work)
         shutil.rmtree(work)
@@ -164,7 +191,7 @@ class Checkpoint:
                 part.load_state_dict(saved["parts"][name])
             return saved["values"]
         except Exception as error:  # neither torch.load nor load_state_dict names types for what it can't take
-            print(f"{self.path}: can't be used ({type(error).__name__}): starts this training again", flush=True)
+            say(f"{self.path}: can't be used ({type(error).__name__}): starts this training again")
             self.path.unlink()
             for name, part in self.parts.items():
                 part.load_state_dict(before[name])

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from vgeo.models import normalise
+from vgeo.parallel import WHOLE
 
 LUMA = (0.299, 0.587, 0.114)
 
@@ -30,21 +31,24 @@ def colour_matrices(brightness, contrast, saturation, hue, mean_luma):
     return matrix, bias
 
 
-def jitter(images, generator, amount, hue):
-    """Random brightness, contrast and saturation in 1 +- amount and hue in +- hue; images float (B, 3, H, W) in 0..1, and so the result."""
+def jitter(images, generator, amount, hue, part=WHOLE):
+    """Random brightness, contrast and saturation in 1 +- amount and hue in +- hue; images float (B, 3, H, W) in 0..1, and so the result.
+
+    part: of the batch that the images are, here and below; they then get the numbers that they have in the whole.
+    """
     b = len(images)
-    factors = 1 + amount * (2 * torch.rand(3, b, generator=generator) - 1)
-    turn = hue * (2 * torch.rand(b, generator=generator) - 1)
+    factors = 1 + amount * (2 * part.rand(3, b, generator=generator) - 1)
+    turn = hue * (2 * part.rand(1, b, generator=generator)[0] - 1)
     luma = torch.einsum("bchw,c->b", images[:, :, ::4, ::4], torch.tensor(LUMA, device=images.device)) / images[0, 0, ::4, ::4].numel()
     matrix, bias = colour_matrices(*factors, turn, luma.cpu())
     flat = torch.baddbmm(bias[:, :, None].to(images.device), matrix.to(images.device), images.flatten(2))
     return flat.view_as(images).clamp_(0, 1)
 
 
-def resized_crop(images, size, generator, area=0.5, ratio=(3 / 4, 4 / 3), tilt=0.0):
+def resized_crop(images, size, generator, area=0.5, ratio=(3 / 4, 4 / 3), tilt=0.0, part=WHOLE):
     """A random crop of `area` to 1 of each image at the aspect `ratio`, resized to size x size; tilt: random rotation, +- radians."""
     b, _, h, w = images.shape
-    rand = torch.rand(5, b, generator=generator)
+    rand = part.rand(5, b, generator=generator)
     part = area + (1 - area) * rand[0]
     aspect = torch.exp(math.log(ratio[0]) + (math.log(ratio[1]) - math.log(ratio[0])) * rand[1])
     sx, sy = (part * aspect).sqrt().clamp(max=1), (part / aspect).sqrt().clamp(max=1)
@@ -55,15 +59,15 @@ def resized_crop(images, size, generator, area=0.5, ratio=(3 / 4, 4 / 3), tilt=0
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
-def original(images, size, generator):
+def original(images, size, generator, part=WHOLE):
     """CosPlace's augmentation: uint8 (B, 3, H, W) to normalised float32 (B, 3, size, size), jitter of 0.7, hue 0.5, crop from 0.5 of the area."""
-    images = jitter(images.float().div_(255), generator, 0.7, 0.5)
-    return _normalised(resized_crop(images, size, generator))
+    images = jitter(images.float().div_(255), generator, 0.7, 0.5, part)
+    return _normalised(resized_crop(images, size, generator, part=part))
 
 
-def recoloured(images, generator):
+def recoloured(images, generator, part=WHOLE):
     """The jitter of `original` without its crop: float (B, 3, H, W) in 0..1 to normalised float32."""
-    return _normalised(jitter(images, generator, 0.7, 0.5))
+    return _normalised(jitter(images, generator, 0.7, 0.5, part))
 
 
 def strong(images, size, generator, strength=1.0):

@@ -10,6 +10,7 @@ import csv
 import hashlib
 import math
 import os
+import re
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,11 +20,12 @@ from functools import cache
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from pyproj import Proj
 from scipy.spatial import cKDTree
 
 from vgeo.errors import VgeoError
+from vgeo.parallel import WHOLE
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 FIELDS = ("utm_east utm_north zone letter lat lon pano tile heading pitch roll height month note").split()
@@ -121,13 +123,13 @@ def whole_month(month, name) -> int:
 
 
 def read_images(source, what="images") -> pd.DataFrame:
-    """The table of images (see the module) of `source`; no image is opened.
+    """The table of images (see the module) of `source`; no pixel is decoded.
 
-    source: a folder of images named `@...@` (at any depth), a folder that holds one CSV, or the path of a CSV. A
-    CSV's header is `file,lat,lon` (degrees, WGS84) or `file,utm_east,utm_north` (metres, which win where both are
-    there), with optional `heading` and `month`; files are relative to the CSV's folder. All latitudes and longitudes
-    of a CSV go to the one UTM zone of their mean longitude. what: what the images are, for messages. Raises VgeoError
-    naming the folder, the file or the line at fault.
+    source: a folder of images named `@...@` (at any depth), a folder of photos with a GPS position in their EXIF (at any
+    depth, no name beginning with @), a folder that holds one CSV, or the path of a CSV. A CSV's header is `file,lat,lon`
+    (degrees, WGS84) or `file,utm_east,utm_north` (metres, which win where both are there), with optional `heading` and
+    `month`; files are relative to the CSV's folder. Latitudes and longitudes all go to the one UTM zone of their mean
+    longitude. what: what the images are, for messages. Raises VgeoError naming the folder, the file or the line at fault.
     """
     source = os.fspath(source)
     if os.path.isfile(source):
@@ -138,7 +140,12 @@ def read_images(source, what="images") -> pd.DataFrame:
         lists = sorted(name for name in os.listdir(source) if name.lower().endswith(".csv") and name[0] != ".")
         if len(lists) > 1:
             raise VgeoError(f"{source}: holds {len(lists)} CSV files ({lists[0]}, {lists[1]}): give the path of one")
-        table = read_csv(os.path.join(source, lists[0])) if lists else read_names(source)
+        if lists:
+            table = read_csv(os.path.join(source, lists[0]))
+        else:
+            paths = image_paths(source)
+            named = not paths or any(os.path.basename(path).startswith("@") for path in paths)
+            table = (read_names if named else read_exif)(source, paths)
     else:
         raise VgeoError(f"{source}: there is no such folder of {what}: correct the path or put the images there")
     if table.empty:
@@ -147,17 +154,21 @@ def read_images(source, what="images") -> pd.DataFrame:
     return table.sort_values("path", ignore_index=True)
 
 
-def read_names(folder: str) -> pd.DataFrame:
-    """The images below `folder`, from their names."""
+def image_paths(folder: str) -> list[str]:
+    """The image files at any depth below `folder`, sorted."""
     def unreadable(error):
         raise VgeoError(f"{error.filename}: can't be listed ({error.strerror}): correct its permissions or remove it")
 
-    paths = sorted(
+    return sorted(
         os.path.join(where, name)
         for where, _, names in os.walk(folder, onerror=unreadable, followlinks=True)
         for name in names
         if name.lower().endswith(SUFFIXES) and name[0] != "."  # "._x.jpg": what macOS leaves beside x.jpg
     )
+
+
+def read_names(folder: str, paths: list[str]) -> pd.DataFrame:
+    """The images of `folder`, from their names."""
     rows = [parse_name(path) for path in paths]
     table = pd.DataFrame(rows, columns=["utm_east", "utm_north", "heading", "month"])
     table.insert(0, "path", pd.Series(paths, dtype="str"))
@@ -172,6 +183,75 @@ def read_names(folder: str) -> pd.DataFrame:
         )
     zone, south = next(iter(zones), (None, False))
     table.attrs = {"root": folder, "zone": zone, "south": south}
+    return table
+
+
+def read_exif(folder: str, paths: list[str]) -> pd.DataFrame:
+    """The images of `folder`, from their EXIF."""
+    with ThreadPoolExecutor() as pool:
+        rows = list(pool.map(exif_place, paths))
+    lost = [path for path, row in zip(paths, rows) if row is None]
+    if lost:
+        raise VgeoError(
+            f"{lost[0]}: has no GPS position in its EXIF ({len(lost)} of {len(paths)} photos have none): remove what has none, list all "
+            f"in a CSV of file,lat,lon, or name them {LAYOUT}"
+        )
+    table = pd.DataFrame(rows, columns=["utm_east", "utm_north", "heading", "month"])
+    table.insert(0, "path", pd.Series(paths, dtype="str"))
+    table.attrs = {"root": folder}
+    return to_one_zone(table, folder)
+
+
+def exif_place(path) -> tuple[float, float, float, int] | None:
+    """Latitude and longitude (degrees), heading (degrees, NaN where unknown or to magnetic north) and month (yyyymm, 0 where unknown)
+    from a photo's EXIF; None where it has no GPS position, or 0, 0, which a camera writes before it knows better."""
+    try:
+        with Image.open(path) as image:
+            exif = image.getexif()
+            gps, taken = exif.get_ifd(ExifTags.IFD.GPSInfo), exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal)
+    except Exception as error:  # as in load_image
+        raise unreadable_image(path, error) from error
+    lat = exif_degrees(gps, ExifTags.GPS.GPSLatitude, ExifTags.GPS.GPSLatitudeRef, "NS")
+    lon = exif_degrees(gps, ExifTags.GPS.GPSLongitude, ExifTags.GPS.GPSLongitudeRef, "EW")
+    if lat is None or lon is None or lat == lon == 0:
+        return None
+    check_degrees(lat, lon, path)
+    heading = math.nan
+    if gps.get(ExifTags.GPS.GPSImgDirectionRef, "T") == "T":
+        heading = float(gps.get(ExifTags.GPS.GPSImgDirection, math.nan))
+    written = re.match(r"(\d{4}):(\d\d):", str(taken))  # "0000:00:00 00:00:00" and blanks are common too
+    year, month = map(int, written.groups()) if written else (0, 0)
+    return lat, lon, wrap_heading(heading, path), 100 * year + month if 1800 <= year <= 2200 and 1 <= month <= 12 else 0
+
+
+def exif_degrees(gps, tag, ref, signs):
+    """Degrees, minutes and seconds of an EXIF tag as signed degrees, the second letter of `signs` being negative; None where incomplete."""
+    parts, side = gps.get(tag), str(gps.get(ref, "")).strip("\0 ").upper()
+    try:
+        degrees = sum(float(part) / 60**power for power, part in enumerate(parts))
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return None if side not in tuple(signs) or not math.isfinite(degrees) else -degrees if side == signs[1] else degrees
+
+
+def check_degrees(lat, lon, where) -> None:
+    if not (-80 <= lat <= 84 and -180 <= lon <= 180):
+        raise VgeoError(f"{where}: lat {lat:g}, lon {lon:g} is out of range (to 84, to 180): swap or correct them")
+
+
+def to_one_zone(table: pd.DataFrame, source) -> pd.DataFrame:
+    """The table with its latitudes and longitudes, which lie in utm_east and utm_north, projected to the UTM zone of their mean longitude."""
+    lat, lon = table["utm_east"].to_numpy(float), table["utm_north"].to_numpy(float)
+    middle = np.degrees(np.angle(np.exp(1j * np.radians(lon)).mean()))  # a mean that holds across 180 degrees
+    off = np.abs((lon - middle + 180) % 360 - 180)
+    if off.max() > 6:
+        far = table["path"].iloc[off.argmax()]
+        raise VgeoError(
+            f"{source}: lon {lon[off.argmax()]:g} of {far} is {off.max():.0f} degrees from the mean: correct it or split the list"
+        )
+    zone, south = int((middle + 180) // 6) % 60 + 1, bool(lat.mean() < 0)
+    table["utm_east"], table["utm_north"] = utm_projection(zone, south)(lon, lat)
+    table.attrs.update(zone=zone, south=south)
     return table
 
 
@@ -211,28 +291,15 @@ def read_csv(path: str) -> pd.DataFrame:
         x, y = number(row[first], first, where), number(row[second], second, where)
         if metres:
             check_utm(x, y, None, "", where)
-        elif not (-80 <= x <= 84 and -180 <= y <= 180):
-            raise VgeoError(f"{where}: lat {x:g}, lon {y:g} is out of range (to 84, to 180): swap or correct them")
+        else:
+            check_degrees(x, y, where)
         heading = number(row["heading"], "heading", where) if row.get("heading") else math.nan
         month = number(row["month"], "month", where) if row.get("month") else 0
         rows.append((image, x, y, wrap_heading(heading, where), whole_month(month, where)))
 
     table = pd.DataFrame(rows, columns=["path", "utm_east", "utm_north", "heading", "month"])
     table.attrs = {"root": folder, "zone": None, "south": False}
-    if rows and not metres:
-        lat, lon = table["utm_east"].to_numpy(float), table["utm_north"].to_numpy(float)
-        middle = np.degrees(np.angle(np.exp(1j * np.radians(lon)).mean()))  # a mean that holds across 180 degrees
-        off = np.abs((lon - middle + 180) % 360 - 180)
-        if off.max() > 6:
-            far = rows[off.argmax()][0]
-            raise VgeoError(
-                f"{path}: lon {lon[off.argmax()]:g} of {far} is {off.max():.0f} degrees from the mean: correct it or "
-                "split the list"
-            )
-        zone, south = int((middle + 180) // 6) % 60 + 1, bool(lat.mean() < 0)
-        table["utm_east"], table["utm_north"] = utm_projection(zone, south)(lon, lat)
-        table.attrs.update(zone=zone, south=south)
-    return table
+    return to_one_zone(table, path) if rows and not metres else table
 
 
 def one_line(error) -> str:
@@ -312,13 +379,14 @@ def check_images(paths) -> None:
 
 
 def load_batches(
-    paths, batch_size: int, size: int | None, workers: int | None = None, scale: float = 1.0
+    paths, batch_size: int, size: int | None, workers: int | None = None, scale: float = 1.0, part=WHOLE
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
     """Yields `(indices, images)`: int64 (B,) places in `paths` and uint8 (B, 3, H, W), each as `load_image` gives it.
 
     With a size, the batches are `paths` in order. With size None each batch holds images of one height and width, their
     own times `scale`, and the sizes follow each other in the order of their first images. workers: threads, by default one a core; they
-    decode up to three batches ahead of the consumer and end when it stops. Raises `load_image`'s errors.
+    decode up to three batches ahead of the consumer and end when it stops. part: of the batches, for one of several processes. Raises
+    `load_image`'s errors.
     """
     paths, ahead = list(paths), deque()
     pool = ThreadPoolExecutor(workers or os.cpu_count())
@@ -331,13 +399,12 @@ def load_batches(
         groups = {}
         for index, shape in enumerate([size] * len(paths) if size else pool.map(image_shape, paths)):
             groups.setdefault(shape, []).append(index)
-        for shape, group in groups.items():
+        batches = [(shape, group[start : start + batch_size]) for shape, group in groups.items() for start in range(0, len(group), batch_size)]
+        for shape, batch in part.of(batches):
             target = size or (None if scale == 1 else tuple(round(side * scale) for side in shape))
-            for start in range(0, len(group), batch_size):
-                batch = np.array(group[start : start + batch_size])
-                ahead.append((batch, [pool.submit(load_image, paths[index], target) for index in batch]))
-                if len(ahead) > 3:
-                    yield next_batch()
+            ahead.append((np.array(batch), [pool.submit(load_image, paths[index], target) for index in batch]))
+            if len(ahead) > 3:
+                yield next_batch()
         while ahead:
             yield next_batch()
     finally:

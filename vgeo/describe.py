@@ -6,11 +6,7 @@ from tqdm.auto import tqdm
 
 from vgeo.datasets import load_batches
 from vgeo.models import normalise
-
-
-def device():
-    """The accelerator when there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+from vgeo.parallel import WHOLE, gathered, part
 
 
 def darken(images, brightness):
@@ -23,15 +19,20 @@ def describe(model, paths, size, scale=1.0, brightness=1.0, batch_size=32, progr
 
     size: images are resized to round(size * scale) pixels, both sides; None: to their own size times the scale, equal ones in one batch.
     brightness multiplies the pixel values (0 to 255, rounded) before they are normalised. progress: words before a bar, or None for no bar.
+    Several processes share the batches, and each returns all descriptors.
     """
     def gather(indices, batch):
         batch = batch.cpu().numpy()
         if not found:
             found.append(np.empty((len(paths), batch.shape[1]), np.float32))
         found[0][indices] = batch
+        mine.extend(indices)
 
-    found = []
-    _forward(model, model, paths, size, scale, brightness, batch_size, progress, gather)
+    found, mine, share = [], [], part()
+    _forward(model, model, paths, size, scale, brightness, batch_size, progress, gather, share)
+    if share.count > 1:
+        for indices, rows in gathered([(mine, found[0][mine])] if found else []):
+            gather(indices, torch.from_numpy(rows))
     return found[0] if found else np.empty((0, 0), np.float32)
 
 
@@ -62,13 +63,13 @@ def stored(maps, where):
     return torch.from_numpy(np.array(maps)).to(where).float().contiguous(memory_format=torch.channels_last)
 
 
-def _forward(model, function, paths, size, scale, brightness, batch_size, progress, gather):
-    """Calls gather(indices, function(images)) for all images, in batches, with the model in evaluation mode."""
+def _forward(model, function, paths, size, scale, brightness, batch_size, progress, gather, part=WHOLE):
+    """Calls gather(indices, function(images)) for all images, in batches or a part of them, with the model in evaluation mode."""
     where, was_training = next(model.parameters()).device, model.training
     model.eval().to(memory_format=torch.channels_last)
     try:
         with torch.inference_mode(), tqdm(total=len(paths), desc=progress, unit=" images", disable=progress is None, leave=False) as bar:
-            for indices, images in load_batches(paths, batch_size, size and round(size * scale), scale=scale):
+            for indices, images in load_batches(paths, batch_size, size and round(size * scale), scale=scale, part=part):
                 images = normalise(darken(images.to(where), brightness)).contiguous(memory_format=torch.channels_last)
                 gather(indices, function(images))
                 bar.update(len(indices))

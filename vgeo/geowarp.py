@@ -17,6 +17,7 @@ from vgeo.datasets import load_batches
 from vgeo.describe import darken
 from vgeo.errors import VgeoError
 from vgeo.models import normalise
+from vgeo.parallel import WHOLE, gathered, part
 
 GRID = 15  # local features a side
 IDENTITY = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])  # the quadrilateral that leaves an image as it is
@@ -88,11 +89,11 @@ def warp(images, quadrilaterals):
         return homography_warp(images, matrix, images.shape[2:], padding_mode="zeros", align_corners=True)
 
 
-def trapezoids(batch, generator, k=0.6):
+def trapezoids(batch, generator, k=0.6, part=WHOLE):
     """Two random trapezoids with vertical sides for each of `batch` images, and what both show -> three float32 (batch, 4, 2).
 
     As in the paper's code each of the two sides and four corner heights lies uniformly between 1 - k and 1 from the middle of the image,
-    on its own side of it; so all contain the rectangle of +-(1 - k) and any two intersect. generator: on the CPU.
+    on its own side of it; so all contain the rectangle of +-(1 - k) and any two intersect. generator: on the CPU. part: as in `augment`.
 
     The third is the intersection's quadrilateral: it reaches from the inner of the left to the inner of the right sides, and its corners
     there are the inner ones of the two trapezoids' edges. Where edges cross between, the intersection has more corners, and this is a
@@ -100,7 +101,7 @@ def trapezoids(batch, generator, k=0.6):
     """
     if not 0 <= k < 1:
         raise VgeoError(f"trapezoids of k = {k}: k must be at least 0 and below 1, or they may miss each other")
-    extents = 1 - k * torch.rand(2, batch, 6, generator=generator)
+    extents = 1 - k * part.rand(2, batch, 6, generator=generator)
     sides = extents[..., [0, 1, 1, 0]]  # left, right, right, left
     both = IDENTITY * torch.stack([sides, extents[..., 2:]], dim=-1)  # (2, batch, 4, 2)
 
@@ -113,12 +114,12 @@ def trapezoids(batch, generator, k=0.6):
     return both[0], both[1], torch.stack([x, y], dim=-1)
 
 
-def self_supervised_pairs(images, generator, k=0.6):
+def self_supervised_pairs(images, generator, k=0.6, part=WHOLE):
     """Two views of each image and where they overlap -> (views a, views b, targets (B, 2, 4, 2)).
 
     Each view is the `warp` of one of `trapezoids`; targets are their intersection's corners as view a and view b see them.
     """
-    *cuts, shared = (points.to(images) for points in trapezoids(len(images), generator, k))
+    *cuts, shared = (points.to(images) for points in trapezoids(len(images), generator, k, part))
     whole = IDENTITY.to(images).expand_as(shared)
     with torch.autocast(images.device.type, enabled=False):
         targets = [transform_points(get_perspective_transform(cut, whole), shared) for cut in cuts]
@@ -167,16 +168,16 @@ def pair_scores(local, regression, query_paths, database_paths, pairs, size, bri
     be in evaluation mode. pairs: int (P, 2), rows (query, database) of the two lists of paths; pairs with shared images are best given
     one after the other, since images are read once a CHUNK. size, in pixels, both sides. brightness: multiplies the database images' pixel
     values, as in `describe`. warped: False compares the images as they are. precision: as in `train.Recipe`, of the convolutions.
-    progress: words before a bar, or None for no bar. Raises VgeoError for a pair outside the lists and `load_image`'s errors.
+    progress: words before a bar, or None for no bar. Several processes share the chunks, and each returns all scores. Raises VgeoError for a pair outside the lists and `load_image`'s errors.
     """
     if ((pairs < 0) | (pairs >= [len(query_paths), len(database_paths)])).any():
         raise VgeoError(f"a pair lies outside the {len(query_paths)} queries and {len(database_paths)} database images: give pairs as rows "
                         "(query, database) of these lists")
     where = next(regression.parameters()).device
-    scores = np.empty(len(pairs), np.float32)
+    scores, mine = np.empty(len(pairs), np.float32), part().of(range(0, len(pairs), CHUNK))
     with (torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16"),
           tqdm(total=len(pairs), desc=progress, unit=" pairs", disable=progress is None, leave=False) as bar):
-        for start in range(0, len(pairs), CHUNK):
+        for start in mine:
             queries, a = np.unique(pairs[start:start + CHUNK, 0], return_inverse=True)
             others, b = np.unique(pairs[start:start + CHUNK, 1], return_inverse=True)
             paths = [query_paths[i] for i in queries] + [database_paths[i] for i in others]
@@ -198,6 +199,8 @@ def pair_scores(local, regression, query_paths, database_paths, pairs, size, bri
                 at = start + first
                 scores[at:at + len(i)] = (one * other).sum(1).mean((1, 2)).cpu().numpy()
                 bar.update(len(i))
+    for start, found in gathered([(start, scores[start:start + CHUNK]) for start in mine]):
+        scores[start:start + CHUNK] = found
     return scores
 
 

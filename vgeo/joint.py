@@ -11,10 +11,11 @@ from tqdm.auto import tqdm
 from vgeo import augment, geowarp
 from vgeo.artefacts import Checkpoint
 from vgeo.datasets import load_batches
-from vgeo.describe import describe, device
+from vgeo.describe import describe
 from vgeo.errors import VgeoError
 from vgeo.grl import Discriminator, domain_loss
 from vgeo.models import BACKBONES, normalise, save_weights
+from vgeo.parallel import average_gradients, device, part, share_statistics
 from vgeo.train import CHECKPOINT_SECONDS, LOG_EVERY, by_class, means, write_log
 
 
@@ -43,22 +44,24 @@ class Warp(nn.Module):
         self.paths, self.pairs, self.size, self.stages, self.numbers, self.seed = paths, pairs, size, stages, numbers, seed
 
     def loss(self, model, source, target, iteration):
-        """The weighted sum of the three losses on this iteration's images, drawn from the seed and its number."""
-        n, weights = self.numbers, self.numbers["weights"]
+        """The weighted sum of the three losses on this process's part of the iteration's images, drawn from the seed and its number."""
+        n, weights, share = self.numbers, self.numbers["weights"], part()
         mined = n["mined"] if weights["feature_wise"] or weights["consistency"] else 0
         rng = np.random.default_rng([self.seed, 3, iteration])
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + iteration)
-        alone = rng.integers(len(self.paths), size=n["self_supervised"])
-        pairs = self.pairs[rng.integers(len(self.pairs), size=mined)]
+        for name in ("self_supervised", "mined"):
+            share.check(n[name], f"GeoWarp's {name} pairs,")
+        alone = share.of(rng.integers(len(self.paths), size=n["self_supervised"]))
+        pairs = share.of(self.pairs[rng.integers(len(self.pairs), size=mined)])
         images = self._load([*alone, *pairs[:, 0], *pairs[:, 1]], next(model.parameters()).device)
-        single, query, positive = images.split([len(alone), mined, mined])
+        single, query, positive = images.split([len(alone), len(pairs), len(pairs)])
 
         def local(x):
             return geowarp.local_features(model.features(x.contiguous(memory_format=torch.channels_last), self.stages))
 
         # two views of one photo have one light: the jitter of training stands in for the years between a query and its positive
-        one, other, targets = geowarp.self_supervised_pairs(single.float() / 255, generator, n["k"])
-        one, other = augment.recoloured(one, generator), augment.recoloured(other, generator)
+        one, other, targets = geowarp.self_supervised_pairs(single.float() / 255, generator, n["k"], share)
+        one, other = (augment.recoloured(views, generator, share) for views in (one, other))
         # times 4: the paper's code, to which the weights belong, adds up the mean errors of both quadrilaterals in both orders
         one, other = local(torch.cat([one, other])).chunk(2)
         losses = {"self_supervised": 4 * nn.functional.mse_loss(self.regression(one, other), targets)}
@@ -104,7 +107,7 @@ def train_alone(extra, model, iterations, lr, precision, folder, progress="train
     """
     where = device()
     model.to(where).eval().requires_grad_(False)
-    extra.to(where).train()
+    share_statistics(extra).to(where).train()
     optimizer = torch.optim.Adam(extra.parameters(), lr=lr)
     checkpoint = Checkpoint(folder / "checkpoint.pt", extra=extra, optimizer=optimizer)
     state = checkpoint.load() or {"iteration": 0, "log": []}
@@ -115,6 +118,7 @@ def train_alone(extra, model, iterations, lr, precision, folder, progress="train
             loss, shown = extra.loss(model, None, None, iteration)
         optimizer.zero_grad()
         loss.backward()
+        average_gradients([optimizer])
         optimizer.step()
         values.append({"loss": loss.detach(), **shown})
         if (iteration + 1) % LOG_EVERY == 0 or iteration + 1 == iterations:

@@ -16,10 +16,11 @@ from vgeo import augment
 from vgeo.artefacts import Checkpoint, artefact
 from vgeo.city import VERSION, Plan, write_city, write_pretraining
 from vgeo.datasets import cosplace_classes, load_batches, open_retrieval_set, read_images
-from vgeo.describe import describe, device
+from vgeo.describe import describe
 from vgeo.losses import AngularMarginLoss, Margin
 from vgeo.metrics import first_hit, recall
 from vgeo.models import CITY_WEIGHTS, build, load_weights, save_weights, weights_hash
+from vgeo.parallel import device
 from vgeo.retrieve import search
 from vgeo.train import batches, by_class, precision
 

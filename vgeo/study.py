@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from vgeo import artefacts, city, report
 from vgeo.datasets import RetrievalSet, check_images, cosplace_classes, open_retrieval_set, positives, read_images
-from vgeo.describe import describe, describe_stored, device, store_trunk, stored
+from vgeo.describe import describe, describe_stored, store_trunk, stored
 from vgeo.errors import VgeoError
 from vgeo.fuse import nearest_first, reciprocal_ranks, shared_first
 from vgeo.geowarp import local_features, pair_scores, rerank
@@ -29,6 +29,7 @@ from vgeo.layout import NIGHT_TARGET, find
 from vgeo.metrics import first_hit, recall
 from vgeo.models import CITY_WEIGHTS, TRUNK, build, load_weights, save_weights, trunk_hash, weights_hash
 from vgeo.multiscale import METHODS, SCALES, aggregate
+from vgeo.parallel import device, first, part
 from vgeo.profiles import ROOT, profile
 from vgeo.retrieve import build_index, choose_index, search
 from vgeo.rows import DATASETS, LOSSES, NIGHT_BRIGHTNESS, RESNET, TABLES, TRAININGS, Evaluation, Fusion, backbone_of
@@ -61,17 +62,17 @@ class Study:
     def __init__(self, name, data=None, image_size=None, seeds=None):
         self.profile = profile(name)
         if seeds is not None:
-            if seeds < 1:
-                raise VgeoError(f"seeds {seeds}: at least 1, how often every training is repeated")
+            if not _whole(seeds) or not 1 <= seeds <= 100:
+                raise VgeoError(f"seeds {seeds!r}: a whole number from 1 to 100, how often every training is repeated")
             self.profile = replace(self.profile, seeds=tuple(range(seeds)))
         if image_size is not None:
-            if image_size < 32:
-                raise VgeoError(f"image size {image_size}: at least 32 pixels, the stride of the networks")
+            if not _whole(image_size) or not 32 <= image_size <= 4096:
+                raise VgeoError(f"image size {image_size!r}: a whole number of at least 32 pixels, the stride of the networks, and at most 4096")
             self.profile = replace(self.profile, image_size=int(image_size), test_size=int(image_size))
         if data is None and self.profile.city is None:
             raise VgeoError(f"profile {name} needs real data: add --data FOLDER, with sf-xs, tokyo-xs and tokyo-night in it")
-        if data is not None and not Path(data).is_dir():
-            raise VgeoError(f"{data}: no such folder: give the one that holds sf-xs, tokyo-xs and tokyo-night")
+        if data is not None and not (isinstance(data, (str, os.PathLike)) and str(data) and Path(data).is_dir()):
+            raise VgeoError(f"{data or repr(data)}: no such folder: give the one that holds sf-xs, tokyo-xs and tokyo-night")
         self.stores = self.profile.test_size is not None and self.profile.image_size <= self.profile.store_trunk
         self.data_folder = Path(data).resolve() if data is not None else None
         self.results = results_of(name, data, ROOT)
@@ -176,7 +177,7 @@ class Study:
                 extra = self._warp(recipe, self._load(recipe.backbone, self.start(recipe.backbone)))
             train(recipe, table, self.validate, folder, views, targets, extra, label)
 
-        return self._step(label, "models", made_of, make, resumes=True)
+        return self._step(label, "models", made_of, make, resumes=True, together=True)
 
     def extractor_of(self, name):
         """The training whose extractor a training's is: its own, but where GeoWarp's local features are frozen, the one without GeoWarp."""
@@ -198,7 +199,7 @@ class Study:
             torch.manual_seed(seed)
             train_alone(self._warp(recipe, model), model, p.geowarp["alone"], recipe.lr_extra, recipe.precision, folder, label)
 
-        return self._step(label, "models", made_of, make, resumes=True)
+        return self._step(label, "models", made_of, make, resumes=True, together=True)
 
     def _warp(self, recipe, model):
         """What GeoWarp trains, on the training images; the pairs are mined with the model's descriptors."""
@@ -207,7 +208,7 @@ class Study:
         made_of = {"model": weights_hash(model), "images": self._fingerprint(table), "classes": table.attrs["classes"], "size": p.image_size, "seed": recipe.seed,
                    "candidates": p.geowarp["candidates"], "near": p.geowarp["near"], "device": device().type, "version": 1}
         folder = self._step(f"mine pairs {recipe.backbone}, seed {recipe.seed}", "mined", made_of, lambda folder: np.save(
-            folder / "pairs.npy", mine_pairs(model, table, p.geowarp["candidates"], p.image_size, recipe.seed, p.geowarp["near"])))
+            folder / "pairs.npy", mine_pairs(model, table, p.geowarp["candidates"], p.image_size, recipe.seed, p.geowarp["near"])), together=True)
         return Warp(table["path"].to_numpy(), np.load(folder / "pairs.npy"), p.image_size, p.geowarp["stages"][recipe.backbone], numbers, recipe.seed)
 
     def log(self, name, seed=0):
@@ -261,7 +262,7 @@ class Study:
             (folder / "costs.json").write_text(json.dumps(found))
 
         recipe = {"models": [self._hash(self.weights(name)) for name in ("CosFace", "GRL", "EffV2s", "GeoWarp")], "dataset": dataset, "version": 3}
-        return json.loads((self._step("measure costs", "costs", recipe, make) / "costs.json").read_text())
+        return json.loads((self._step("measure costs", "costs", recipe, make, together=True) / "costs.json").read_text())
 
     def _night_target(self):
         folder = Path(self.data, NIGHT_TARGET)
@@ -274,9 +275,9 @@ class Study:
         that share start, seed and images."""
         if not self.stores:
             paths, rows = table["path"].to_numpy(), self._rows(recipe, table)
-            return lambda model, first: live_views(model, paths, rows, recipe.image_size, recipe.seed, first, recipe.precision)
+            return lambda model, first: live_views(model, paths, rows, recipe.image_size, recipe.seed, first, recipe.precision, part())
         maps = np.load(self._views_step(recipe, table) / "trunk.npy", mmap_mode="r")
-        return lambda model, first: (stored(batch, device()) for batch in maps[first:])
+        return lambda model, first: (stored(part().of(batch), device()) for batch in maps[first:])
 
     def _rows(self, recipe, table):
         """The images of every iteration: of the training images by their classes, of the night target at random."""
@@ -354,7 +355,7 @@ class Study:
         recipe = {"ingredients": [self._hash(self.weights(name, seed)) for name in LOSSES], "names": LOSSES, "version": 1,
                   "val": [self._fingerprint(self.val.queries), self._fingerprint(self.val.database)]}
         folder = self._step("choose the greedy soup" + (f", seed {seed}" if seed else ""), "soups", recipe,
-                            lambda folder: (folder / "names.json").write_text(json.dumps(greedy(LOSSES, score))))
+                            lambda folder: (folder / "names.json").write_text(json.dumps(greedy(LOSSES, score))), together=True)
         return json.loads((folder / "names.json").read_text())
 
     # ---- results ----
@@ -441,7 +442,7 @@ class Study:
         def make(folder):
             np.save(folder / "descriptors.npy", self._describe(self._load(backbone, weights), whole, scale, brightness))
 
-        return self._step(label, "descriptors", recipe, make)
+        return self._step(label, "descriptors", recipe, make, together=True)
 
     def _describe(self, model, table, scale=1.0, brightness=1.0):
         """Descriptors of a whole folder's images by a model in memory; from the stored trunk where the profile has one."""
@@ -493,7 +494,7 @@ class Study:
                                  brightness, warped, precision(), progress=label)
             np.save(folder / "scores.npy", scores)
 
-        return np.load(self._step(label, "pairs", recipe, make) / "scores.npy")
+        return np.load(self._step(label, "pairs", recipe, make, together=True) / "scores.npy")
 
     def warp_model(self, name, seed=0):
         """A GeoWarp model's local features, a function of normalised images, and its regression, in evaluation mode."""
@@ -535,8 +536,10 @@ class Study:
             self._hashes[id(table)] = (fingerprint(table), table)  # the table too: its id stays its own
         return self._hashes[id(table)][0]
 
-    def _step(self, label, step, recipe, make, resumes=False):
+    def _step(self, label, step, recipe, make, resumes=False, together=False):
         def announced(folder):
+            if not first():
+                return make(folder)
             before = self.now.read_text() if self.now.exists() else ""
             self.now.write_text(label)  # for who watches, see `run.watching`
             began, inside = time.perf_counter(), self.made.total()
@@ -544,7 +547,7 @@ class Study:
             self.made[step] += time.perf_counter() - began - (self.made.total() - inside)
             self.now.write_text(before)
 
-        folder = artefacts.artefact(self.cache, step, recipe, announced, resumes)
+        folder = artefacts.artefact(self.cache, step, recipe, announced, resumes, together)
         self.steps[label] = folder
         return folder
 
@@ -552,7 +555,7 @@ class Study:
         """Adds to `run.json`: profile, seeds, data identity, starting weights, versions, machine, key and wall seconds of every step, and under
         "made" the seconds of those that this process made, for `run.run_study`."""
         path = self.results / "run.json"
-        before = json.loads(path.read_text()) if path.exists() else {}
+        before = read_run(path)
         steps = {label: {"key": folder.name, "seconds": artefacts.seconds(folder)} for label, folder in self.steps.items()}
         names = ("torch", "torchvision", "faiss-cpu", "numpy", "scipy", "pandas", "opencv-python-headless", "pillow", "numba", "kornia")
         record = {
@@ -576,6 +579,10 @@ class Study:
         return record
 
 
+def _whole(number):
+    return isinstance(number, int) and not isinstance(number, bool)
+
+
 def _candidates(result, k):
     """[[(query, database image), ...], ...]: each query with its first k predictions."""
     return [[(query, image) for image in images] for query, images in enumerate(result.predictions[:, :k].tolist())]
@@ -583,6 +590,17 @@ def _candidates(result, k):
 
 def _words(scale, brightness):
     return (f" at scale {scale:g}" if scale != 1 else "") + (f" at brightness {brightness:g}" if brightness != 1 else "")
+
+
+def read_run(path):
+    """The content of a run.json, {} where there is none yet; raises VgeoError where it is damaged."""
+    try:
+        found = json.loads(path.read_text()) if path.exists() else {}
+    except ValueError as error:
+        raise VgeoError(f"{path}: is damaged ({error}): remove it, the next run writes it again") from None
+    if not isinstance(found, dict):
+        raise VgeoError(f"{path}: is no record of a run: remove it, the next run writes it again")
+    return found
 
 
 def fingerprint(table):

@@ -12,10 +12,10 @@ from tqdm.auto import tqdm
 from vgeo import augment
 from vgeo.artefacts import Checkpoint
 from vgeo.datasets import load_batches
-from vgeo.describe import device
 from vgeo.errors import VgeoError
 from vgeo.losses import MARGINS, AngularMarginLoss
 from vgeo.models import build, freeze, save_weights
+from vgeo.parallel import WHOLE, average_gradients, device, mean, part, share_statistics
 
 LOG_EVERY = 25  # iterations averaged in a row of the log
 CHECKPOINT_SECONDS = 30  # at most this much work, and a row of the log, is lost when a training is killed
@@ -77,25 +77,26 @@ def batches(labels, batch_size, first, last, seed):
     return rows
 
 
-def live_views(model, paths, rows, size, seed, first=0, precision="float32"):
+def live_views(model, paths, rows, size, seed, first=0, precision="float32", part=WHOLE):
     """Yields the trunk's output (B, C, h, w) for the images of rows[first], rows[first + 1], ..., each augmented anew.
 
     paths: array of files; rows: one index array an iteration; precision as in `Recipe`. A view depends on the seed and the iteration's
-    number alone.
+    number alone. part: of every iteration's images.
     """
-    where = next(model.parameters()).device
+    where, rows = next(model.parameters()).device, [part.of(row) for row in rows]
     if first < len(rows):
         for iteration, (_, images) in enumerate(load_batches(paths[np.concatenate(rows[first:])], len(rows[0]), size), first):
             generator = torch.Generator().manual_seed(seed * 1_000_003 + iteration)
-            images = augment.original(images.to(where), size, generator).contiguous(memory_format=torch.channels_last)
+            images = augment.original(images.to(where), size, generator, part).contiguous(memory_format=torch.channels_last)
             with torch.no_grad(), torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16"):
                 trunk = model.trunk(images)
             yield trunk
 
 
 def means(values, progress, iteration, rate):
-    """The mean of each number over [{name: scalar tensor}, ...]; raises VgeoError, with the rate's name and value, when one is not finite."""
-    found = {name: round(float(torch.stack([v[name] for v in values]).mean()), 5) for name in values[0]}
+    """The mean of each number over [{name: scalar tensor}, ...] and all processes; raises VgeoError, with the rate's name and value, when one is
+    not finite."""
+    found = {name: round(float(mean(torch.stack([v[name] for v in values]).mean())), 5) for name in values[0]}
     if not np.isfinite(list(found.values())).all():
         raise VgeoError(f"{progress}: the loss is {found} at iteration {iteration}: lower {rate}")
     return found
@@ -117,26 +118,30 @@ def train(recipe, table, validate, folder, views, target_views=None, extra=None,
     images of another domain, which go through the network in the same batch. extra: a module with `loss(model, source maps, target maps,
     iteration) -> (scalar to add, {name: number for the log})`, trained along and saved as `extra.safetensors`.
 
+    Several processes train one model: `views` give each its part of every batch, gradients and BatchNorm's statistics are averaged over all,
+    and the losses are those of one process within rounding (networks with random depths draw them for each process anew).
+
     The log has a row each time the loss was averaged (iteration, loss, images/s, the extra's numbers) and, at an epoch's end, the validation
     R@1 in percent. Killed at any moment, the next call with the same folder goes on from its checkpoint and ends with the same weights.
-    Raises VgeoError when the loss is no longer finite.
+    Raises VgeoError when the loss is no longer finite, or a batch can't be shared equally.
     """
-    where = device()
+    where, share = device(), part()
     torch.manual_seed(recipe.seed)
     model = build(recipe.backbone, recipe.weights).to(where, memory_format=torch.channels_last)
-    freeze(model)
+    freeze(share_statistics(model))
     labels = table["label"].to_numpy()
     criterion = AngularMarginLoss(512, int(labels.max()) + 1, MARGINS[recipe.margin]).to(where)
     parts = {"model": model, "criterion": criterion,
              "optimizer": torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=recipe.lr_model),
              "classifier": torch.optim.Adam(criterion.parameters(), lr=recipe.lr_classifier)}
     if extra:
-        parts |= {"extra": extra.to(where), "extra_optimizer": torch.optim.Adam(extra.parameters(), lr=recipe.lr_extra)}
+        parts |= {"extra": share_statistics(extra).to(where), "extra_optimizer": torch.optim.Adam(extra.parameters(), lr=recipe.lr_extra)}
     optimizers = [part for part in parts.values() if isinstance(part, torch.optim.Optimizer)]
     checkpoint = Checkpoint(folder / "checkpoint.pt", **parts)
     state = checkpoint.load() or {"iteration": 0, "log": [], "best": -1.0, "weights": {}, "extra": {}}
     log, first, total = state["log"], state["iteration"], recipe.epochs * recipe.iterations
     rows = batches(labels, recipe.batch_size, 0, total, recipe.seed)
+    share.check(len(rows[0]), "batches of")
     sums, clock, saved = [], time.perf_counter(), time.perf_counter()
     model.train()
     with tqdm(total=total, initial=first, desc=progress, unit=" iterations") as bar:
@@ -144,12 +149,12 @@ def train(recipe, table, validate, folder, views, target_views=None, extra=None,
         for row, trunk, target in zip(rows[first:], views(model, first), targets):
             iteration = state["iteration"]
             # every iteration has its own random numbers: a resumed run needs no generator's state
-            torch.manual_seed(recipe.seed * 1_000_003 + iteration)
+            torch.manual_seed((recipe.seed + 1_000 * share.index) * 1_000_003 + iteration)
             size = len(trunk)
             with torch.autocast(where.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
                 # one batch: BatchNorm then sees in training the mixture that its statistics describe
                 maps = model.upper(trunk if target is None else torch.cat([trunk, target]))
-            loss = criterion(model.head(maps[:size]), torch.from_numpy(labels[row]).to(where))
+            loss = criterion(model.head(maps[:size]), torch.from_numpy(labels[share.of(row)]).to(where))
             values = {"loss": loss.detach()}
             if extra:
                 with torch.autocast(where.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
@@ -158,6 +163,7 @@ def train(recipe, table, validate, folder, views, target_views=None, extra=None,
             for optimizer in optimizers:
                 optimizer.zero_grad()
             loss.backward()
+            average_gradients(optimizers)
             for optimizer in optimizers:
                 optimizer.step()
             sums.append(values)
@@ -165,7 +171,7 @@ def train(recipe, table, validate, folder, views, target_views=None, extra=None,
             ended = iteration % recipe.iterations == 0
             if ended or iteration % LOG_EVERY == 0:
                 shown = means(sums, progress, iteration, f"lr_model ({recipe.lr_model:g})")
-                speed = len(sums) * size / (time.perf_counter() - clock)
+                speed = len(sums) * size * share.count / (time.perf_counter() - clock)
                 log.append({"iteration": iteration, **shown, "images_per_second": round(speed, 1), "val_R@1": None})
                 sums, clock = [], time.perf_counter()
                 bar.set_postfix(loss=f"{shown['loss']:.2f}")
