@@ -1,6 +1,7 @@
 """The command line: `python -m vgeo --help`."""
 
 import argparse
+import os
 import sys
 
 
@@ -9,20 +10,26 @@ def main(arguments=None):
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="execute every notebook of the study for a profile")
     data = commands.add_parser("data", help="render or check a profile's data sets and say what they are")
-    run.add_argument("profile", help="smoke, city or paper")
+    train = commands.add_parser("train", help="every training of a profile; started by torchrun, several processes share each")
+    evaluate = commands.add_parser("evaluate", help="train, describe, search and re-rank for every table, which is all of a run but its notebooks")
     data.add_argument("--profile", default="city", help="smoke, city (default) or paper")
     data.add_argument("--check", action="store_true",
                       help="say in seconds what is in the folder (default: this one), what is missing and where to ask for it, from names alone")
-    for command in (run, data):
+    for command in (run, data, train, evaluate):
         command.add_argument("--data", metavar="FOLDER", help="a folder with sf-xs, tokyo-xs and tokyo-night instead of the rendered city")
-    run.add_argument("--image-size", type=int, metavar="N", help="pixels of the square images instead of the profile's")
-    run.add_argument("--seeds", type=int, metavar="N", help="repeat every training N times: the claims ledger then uses their spread")
+    for command in (run, train, evaluate):
+        command.add_argument("profile", help="smoke, city or paper")
+        command.add_argument("--image-size", type=int, metavar="N", help="pixels of the square images instead of the profile's")
+        command.add_argument("--seeds", type=int, metavar="N", help="repeat every training N times: the claims ledger then uses their spread")
     pretrain = commands.add_parser("pretrain", help="train the starting weights in vgeo/weights again, from nothing")
     pretrain.add_argument("--real", metavar="FOLDER", help="photographs to score on as well: a folder with database and queries_v1")
     convert = commands.add_parser("convert", help="make a .pth checkpoint of CosPlace's or the report's authors into weights files of ours")
     convert.add_argument("checkpoint", help="the .pth file")
     convert.add_argument("folder", help="where model.safetensors and what else is in it goes")
     options = parser.parse_args(arguments)
+    if int(os.environ.get("RANK", 0)):  # torchrun's: not the first process, the one that speaks
+        os.environ["TQDM_DISABLE"] = "1"
+        sys.stdout = open(os.devnull, "w")
 
     from vgeo.errors import VgeoError, printable  # what follows takes seconds to import: not before the arguments are right
 
@@ -35,6 +42,10 @@ def main(arguments=None):
                 from vgeo.run import run_study
 
                 run_study(*asked)
+        elif options.command in ("train", "evaluate"):
+            from vgeo.run import ahead
+
+            ahead(options.profile, options.data, options.image_size, options.seeds, options.command == "evaluate")
         elif options.command == "data" and options.check:
             from vgeo.layout import check
             from vgeo.profiles import profile

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import papermill
+import torch
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
@@ -16,6 +19,7 @@ from traitlets.config import Config
 from vgeo.errors import VgeoError
 from vgeo.kept import Kept, notebooks_of, parameters_of, say_kept, say_where
 from vgeo.needs import check_room
+from vgeo.rows import TABLES, TRAININGS
 from vgeo.study import Study
 
 CONFIG = Config({
@@ -102,6 +106,32 @@ def watching(now, seconds=5, wait=1.0):
         thread.join()
 
 
+def ahead(profile, data=None, image_size=None, seeds=None, evaluates=True):
+    """Makes every training of a profile and, with `evaluates`, what all tables are computed from; prints a line for each.
+
+    The processes that torchrun starts share every training, and the describing and comparing of images. A run of the notebooks then finds
+    all of it made.
+    """
+    study = Study(profile, data, image_size, seeds)
+    check_room(study)
+    for seed in study.profile.seeds:
+        for name in TRAININGS:
+            print(f"{name}, seed {seed}: {study.train(name, seed)}", flush=True)
+        for number in TABLES if evaluates else ():
+            table, _ = study.table(number, seed)
+            print(f"table {number}, seed {seed}: {table['value'].notna().sum()} of {len(table)} cells", flush=True)
+
+
+def share(processes, profile, data=None, image_size=None, seeds=None):
+    """`ahead` by so many processes of this machine. Raises VgeoError when one of them fails."""
+    asked = {"--data": data, "--image-size": image_size, "--seeds": seeds}
+    words = [word for option, value in asked.items() if value is not None for word in (option, str(value))]
+    done = subprocess.run([sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", "vgeo", "evaluate",
+                           profile, *words])
+    if done.returncode:
+        raise VgeoError(f"one of {processes} processes failed, for the reason above: put that right, and the same command goes on from here")
+
+
 def run_study(profile, data=None, image_size=None, seeds=None):
     """Every notebook of `notebooks/` in order for a profile, from the first that is not `kept`; prints a line for each and where the results lie."""
     began = time.perf_counter()
@@ -110,6 +140,8 @@ def run_study(profile, data=None, image_size=None, seeds=None):
     rendered, kept = time.perf_counter() - began, Kept(study.results, parameters)
     first = kept.of(notebooks)
     say_kept(notebooks[:first])
+    if torch.cuda.device_count() > 1 and first < len(notebooks):  # a notebook has one GPU
+        share(torch.cuda.device_count(), profile, data, image_size, seeds)
     for number, notebook in enumerate(notebooks[first:], first):
         start = time.perf_counter()
         print(f"{notebook.stem} ...", flush=True)
