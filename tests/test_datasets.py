@@ -194,7 +194,7 @@ def test_bad_folders(tmp_path):
     (tmp_path / "x.txt").touch()
     refused(lambda: read_images(tmp_path / "x.txt"), tmp_path / "x.txt", "is a file")
     (tmp_path / "x.PNG").touch()
-    refused(lambda: read_images(tmp_path), tmp_path / "x.PNG", "the name is not")
+    refused(lambda: read_images(tmp_path), tmp_path / "x.PNG", "is empty")
     (tmp_path / "x.PNG").unlink()
     one, two = named(tmp_path, 552_400, 4_173_551), named(tmp_path, 552_400, 4_173_551, zone=54)
     refused(lambda: read_images(tmp_path), one, two, "zone 54 north")
