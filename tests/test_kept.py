@@ -40,7 +40,7 @@ def execute(root, **parameters):
 
 
 def leave(results, stem, number):
-    for name, text in {f"tables/{stem}.csv": "1.5", f"notebooks/{stem}.ipynb": "out", "tables/table_01.md": "# Table 1"}.items():
+    for name, text in {f"tables/{stem}.csv": "1.5", f"notebooks/{stem}.ipynb": "out", "tables/table_01.md": "# Table 1", "report.html": "page"}.items():
         if number == 0 or name != "tables/table_01.md":
             (results / name).parent.mkdir(parents=True, exist_ok=True)
             (results / name).write_text(text)
@@ -142,3 +142,8 @@ def test_what_changes_while_a_notebook_runs_is_not_kept(root, name):
 def test_seconds_of_notebooks(root):
     record = json.loads((root / RESULTS / "run.json").read_text())
     assert record["notebooks"] == {f"0{n}_book": {"seconds": 5.0, "models": 2.0} for n in range(3)} and "made" not in record
+
+
+def test_a_page_that_is_gone_is_written_again(root):
+    (results_of("tiny", root / "photos", root) / "report.html").unlink()
+    assert not nothing_new("tiny", root / "photos", root=root)

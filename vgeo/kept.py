@@ -95,9 +95,9 @@ def notebooks_of(root=ROOT):
 
 
 def nothing_new(profile, data=None, image_size=None, seeds=None, root=ROOT):
-    """Whether every notebook of a study is kept; says so."""
+    """Whether every notebook of a study is kept, and the page of them there; says so."""
     results, notebooks = results_of(profile, data, root), notebooks_of(root)
-    if Kept(results, parameters_of(profile, data, image_size, seeds), root).of(notebooks) < len(notebooks):
+    if Kept(results, parameters_of(profile, data, image_size, seeds), root).of(notebooks) < len(notebooks) or not (results / "report.html").exists():
         return False
     say_kept(notebooks)
     say_where(results, "nothing to do")
@@ -112,7 +112,7 @@ def say_kept(notebooks):
 def say_where(results, what):
     """Table 1, and where everything is."""
     print("\n" + (results / "tables" / "table_01.md").read_text())
-    print(f"{what}; tables, figures and notebooks are in {results}")
+    print(f"{what}; the whole report is {results / 'report.html'}; its tables, figures and notebooks lie beside it")
 
 
 def _sum(path):

@@ -19,6 +19,7 @@ from traitlets.config import Config
 from vgeo.errors import VgeoError
 from vgeo.kept import Kept, notebooks_of, parameters_of, say_kept, say_where
 from vgeo.needs import check_room
+from vgeo.page import write_page
 from vgeo.rows import TABLES, TRAININGS
 from vgeo.study import Study
 
@@ -133,7 +134,7 @@ def share(processes, profile, data=None, image_size=None, seeds=None):
 
 
 def run_study(profile, data=None, image_size=None, seeds=None):
-    """Every notebook of `notebooks/` in order for a profile, from the first that is not `kept`; prints a line for each and where the results lie."""
+    """Every notebook of `notebooks/` in order for a profile, from the first that is not `kept`, and the page of them all; prints a line for each and where the results lie."""
     began = time.perf_counter()
     study, parameters, notebooks = Study(profile, data, image_size, seeds), parameters_of(profile, data, image_size, seeds), notebooks_of()
     check_room(study)  # which renders the city, where it has to be
@@ -154,6 +155,7 @@ def run_study(profile, data=None, image_size=None, seeds=None):
                 add_seconds(study.results / "run.json", "before", rendered, study.made)
                 study.made.clear()
         print(f"{notebook.stem}: {seconds:.0f} s", flush=True)
+    write_page(study.results)
     say_where(study.results, f"done in {(time.perf_counter() - began) / 60:.1f} minutes")
 
 
