@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from cycler import cycler
 from matplotlib.text import OffsetFrom
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
@@ -155,14 +156,16 @@ def say(comparison, level=0.05):
 def write_figure(folder, name, figure, photos=False):
     """`figures/<name>.png` and `.svg` under the results folder; of a page of photos the `.png` alone, which is also what a notebook shows.
 
-    The PNG has a palette of 256 colours, a third of the size; for photos one that fits them.
+    The PNG has a palette of 256 colours, a third of the size; for photos one that fits them. It has 150 dots an inch, for print; with photos,
+    which have no more to show, 90.
     """
     path = Path(folder) / "figures" / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=90, bbox_inches="tight", metadata={"Software": None})
+    of_photos = any(axis.images for axis in figure.axes)
+    dots = 90 if of_photos else 150
+    figure.savefig(path, dpi=dots, bbox_inches="tight", metadata={"Software": None})
     with Image.open(path) as page:
-        of_photos = any(axis.images for axis in figure.axes)
-        page.convert("RGB").quantize(256, kmeans=int(of_photos)).save(path, optimize=True)
+        page.convert("RGB").quantize(256, kmeans=int(of_photos)).save(path, optimize=True, dpi=(dots, dots))
     if photos:
         plt.close(figure)
         IPython.display.display(IPython.display.Image(path))
@@ -171,14 +174,15 @@ def write_figure(folder, name, figure, photos=False):
 
 
 def style():
-    """One look for all figures."""
-    sns.set_theme(context="notebook", style="whitegrid", palette="colorblind", rc={"svg.hashsalt": "vgeo", "figure.dpi": 90})
+    """One look for all figures: lines differ in colour and in dashes."""
+    sns.set_theme(context="notebook", style="whitegrid", rc={"svg.hashsalt": "vgeo", "figure.dpi": 90})
+    plt.rc("axes", prop_cycle=cycler(color=sns.color_palette("colorblind", 4)) + cycler(linestyle=["-", "--", "-.", ":"]))
 
 
 # ---- figures that more than one notebook draws -----------------------------------------------------------------------------------
 
 def compare_recalls(table, title):
-    """Each condition's recalls with intervals, a panel per data set; published values as open diamonds."""
+    """Each condition's recalls with intervals, a panel per data set and a marker per metric; published values as open diamonds."""
     present = [d for d in table["dataset"].unique() if table[table["dataset"] == d]["value"].notna().any()]
     metrics, conditions = list(table["metric"].unique()), list(table["condition"].unique())
     figure, axes = plt.subplots(1, len(present), figsize=(3.6 * len(present) + 1.4, 1.2 + 0.62 * len(conditions)), sharey=True, squeeze=False)
@@ -188,21 +192,28 @@ def compare_recalls(table, title):
             part = table[(table["dataset"] == dataset) & (table["metric"] == metric)].set_index("condition").loc[conditions]
             y = np.arange(len(conditions)) + 0.16 * (m - (len(metrics) - 1) / 2)
             spread = np.abs(part[["ci_low", "ci_high"]].to_numpy(float).T - part["value"].to_numpy(float))
-            axis.errorbar(part["value"], y, xerr=spread, fmt="o", color=colours[m], capsize=3, label=f"{metric}, ours")
-            axis.plot(part["published"], y, "D", mfc="none", color=colours[m], alpha=0.7, label=f"{metric}, published")
+            axis.errorbar(part["value"], y, xerr=spread, fmt="os^v"[m], color=colours[m], capsize=3, label=f"{metric}, ours")
+            axis.plot(part["published"], y, "D", mfc="none", color=colours[m], label=f"{metric}, published")
         axis.set(title=f"{dataset} (n = {int(part['queries'].max())})", xlabel="recall, %", xlim=(0, 100))
         axis.set_yticks(range(len(conditions)), conditions)
     axes[0, 0].set_ylim(len(conditions) - 0.5, -0.5)
     figure.suptitle(title)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=4, frameon=False)
     figure.tight_layout()
+    legend_below(figure)
     return figure
+
+
+def legend_below(figure):
+    """The legend of a figure's first axes below it, in the order of the labels, where it hides nothing."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    order = sorted(range(len(labels)), key=labels.__getitem__)
+    figure.legend([handles[i] for i in order], [labels[i] for i in order], loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=4, frameon=False)
 
 
 def gallery(result, queries, title, n=5):
     """Queries (rows of the result) with their first n predictions, right ones framed in blue, wrong ones dashed in orange."""
     data = result.data
-    figure, axes = plt.subplots(len(queries), n + 1, figsize=(1.5 * (n + 1), 1.62 * len(queries) + 0.4), squeeze=False)
+    figure, axes = plt.subplots(len(queries), n + 1, figsize=(1.5 * (n + 1), 1.66 * len(queries) + 0.4), squeeze=False)
     for row, query in zip(axes, queries):
         found = result.predictions[query, :n]
         images = [data.queries["path"].iloc[query], *data.database["path"].iloc[found]]
@@ -213,7 +224,7 @@ def gallery(result, queries, title, n=5):
             for spine in axis.spines.values():
                 spine.set(visible=bool(k), color=RIGHT if right else WRONG, linewidth=3, linestyle="-" if right else "--")
             if k:
-                axis.set_xlabel(f"{result.distances[query, k - 1]:.2f} " + ("right" if right else "wrong"), fontsize=7, labelpad=2)
+                axis.set_xlabel(f"{result.distances[query, k - 1]:.2f} " + ("right" if right else "wrong"), fontsize=9, labelpad=2)
     for k, axis in enumerate(axes[0]):
         axis.set_title("query" if k == 0 else str(k), fontsize=9)
     figure.suptitle(title)
@@ -221,15 +232,17 @@ def gallery(result, queries, title, n=5):
     return figure
 
 
-def learning_curve(logs, title):
-    """Training loss and validation R@1 against iterations of {condition: `Study.log`}."""
+def learning_curve(logs, title, queries):
+    """Training loss and validation R@1 against iterations of {condition: `Study.log`}; queries: how many R@1 is a share of, for its 95 % intervals."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
-    for condition, log in logs.items():
+    for k, (condition, log) in enumerate(logs.items()):
         left.plot(log["iteration"], log["loss"], marker=".", label=condition)
         epochs = log.dropna(subset="val_R@1")
-        right.plot(epochs["iteration"], epochs["val_R@1"], marker="o", label=condition)
+        ends = np.array([interval(np.arange(queries) < round(queries * value / 100)) for value in epochs["val_R@1"]]).T
+        aside = 0.012 * log["iteration"].max() * (k - (len(logs) - 1) / 2)  # so that none hides another
+        right.errorbar(epochs["iteration"] + aside, epochs["val_R@1"], yerr=np.abs(ends - epochs["val_R@1"].to_numpy()), color=f"C{k}", marker="os^D"[k % 4], capsize=2, elinewidth=1)
     left.set(xlabel="iteration", ylabel="training loss", ylim=(0, None))
-    right.set(xlabel="iteration", ylabel="validation R@1, %")
+    right.set(xlabel="iteration", ylabel=f"validation R@1 of {queries} queries, %")
     figure.suptitle(title)
     figure.tight_layout()
     figure.legend(*left.get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=len(logs), frameon=False)
