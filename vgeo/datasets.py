@@ -77,7 +77,7 @@ def parse_name(name) -> dict:
     for key in ("lat", "lon", "heading"):
         fields[key] = number(fields[key], key, name) if fields[key] else math.nan
     zone, month = fields["zone"], fields["month"]
-    fields["zone"] = int(number(zone, "zone", name)) if zone else None
+    fields["zone"] = whole_zone(number(zone, "zone", name), name) if zone else None
     check_utm(fields["utm_east"], fields["utm_north"], fields["zone"], fields["letter"], name)
     fields["heading"] = wrap_heading(fields["heading"], name)
     fields["month"] = whole_month(number(month, "month", name) if month else 0, name)
@@ -97,6 +97,12 @@ def number(text, field, name) -> float:
 
 def zone_name(zone, south) -> str:
     return f"{zone} {'south' if south else 'north'}"
+
+
+def whole_zone(zone, name) -> int:
+    if zone != int(zone):
+        raise VgeoError(f"{name}: UTM zone {zone:g} is not 1 to 60: correct it")
+    return int(zone)
 
 
 def check_utm(east, north, zone, letter, name) -> None:
@@ -159,12 +165,14 @@ def image_paths(folder: str) -> list[str]:
     def unreadable(error):
         raise VgeoError(f"{error.filename}: can't be listed ({error.strerror}): correct its permissions or remove it")
 
-    return sorted(
-        os.path.join(where, name)
-        for where, _, names in os.walk(folder, onerror=unreadable, followlinks=True)
-        for name in names
-        if name.lower().endswith(SUFFIXES) and name[0] != "."  # "._x.jpg": what macOS leaves beside x.jpg
-    )
+    paths = []
+    for where, below, names in os.walk(folder, onerror=unreadable, followlinks=True):
+        for link in filter(os.path.islink, (os.path.join(where, name) for name in below)):
+            if f"{os.path.realpath(where)}/".startswith(f"{os.path.realpath(link)}/"):
+                raise VgeoError(f"{link}: leads back to a folder that it lies in: remove the link")
+        paths += [os.path.join(where, name) for name in names
+                  if name.lower().endswith(SUFFIXES) and name[0] != "."]  # "._x.jpg": what macOS leaves beside x.jpg
+    return sorted(paths)
 
 
 def read_names(folder: str, paths: list[str]) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """Every number of every profile, in one place. DESIGN's facts of the original are the defaults; smoke and city say where they differ."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,6 +70,14 @@ class Profile:
     recalls: tuple = field(default=(1, 5, 10, 20))
     counts: dict | None = None  # published sizes of the data sets, see `layout.check`
 
+    def __post_init__(self):
+        """Raises VgeoError for a number that nothing can be computed with."""
+        whole = ("n", "l", "min_images", "epochs", "iterations", "batch_size", "rerank", "predictions")
+        for name in (*whole, "image_size", "cell", "angle", "radius", "lr_model", "lr_classifier", "lr_discriminator", "lr_regression"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf or name in whole and value != int(value):
+                raise VgeoError(f"profile {self.name}: {name} is {value}: make it a {'whole ' if name in whole else ''}number above 0")
+
 
 PROFILES = {
     # minutes: what a notebook opened in JupyterLab and the tests use; its recalls mean nothing
@@ -90,6 +99,6 @@ PROFILES = {
 
 def profile(name):
     """The profile of that name; raises VgeoError with the names there are."""
-    if name not in PROFILES:
+    if not isinstance(name, str) or name not in PROFILES:
         raise VgeoError(f"unknown profile {name!r}: use one of {', '.join(PROFILES)}")
     return PROFILES[name]

@@ -12,6 +12,7 @@ from pathlib import Path
 import nbformat
 import papermill
 import torch
+from jupyter_client.kernelspec import NoSuchKernel
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
@@ -49,7 +50,10 @@ def execute(notebook, output, parameters, results):
     that never ran and a result that is missing or older than this run.
     """
     notebook, output = Path(notebook), Path(output)
-    known = papermill.inspect_notebook(str(notebook))
+    try:
+        known = papermill.inspect_notebook(str(notebook))
+    except nbformat.reader.NotJSONError:
+        raise VgeoError(f"{notebook}: is damaged, not a notebook: copy it again") from None
     for name in parameters:
         if name not in known:
             raise VgeoError(f"{notebook.name}: has no parameter {name!r}, only {', '.join(known) or 'none'}: correct the name")
@@ -63,6 +67,8 @@ def execute(notebook, output, parameters, results):
             raise VgeoError(error.evalue) from None
         value = " ".join(error.evalue.split())
         raise VgeoError(f"{notebook.name}: cell {error.exec_count} failed with {error.ename}: {value} (the whole trace is in {output})") from None
+    except NoSuchKernel as error:
+        raise VgeoError(f"{notebook.name}: wants the kernel {error.name!r}: give it the kernel python3 in JupyterLab") from None
     except DeadKernelError:
         raise VgeoError(f"{notebook.name}: its kernel died, as when memory runs out: close other programs and run it again") from None
     executed = nbformat.read(output, as_version=4)
