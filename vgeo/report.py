@@ -241,8 +241,8 @@ def learning_curve(logs, title, queries):
         ends = np.array([interval(np.arange(queries) < round(queries * value / 100)) for value in epochs["val_R@1"]]).T
         aside = 0.012 * log["iteration"].max() * (k - (len(logs) - 1) / 2)  # so that none hides another
         right.errorbar(epochs["iteration"] + aside, epochs["val_R@1"], yerr=np.abs(ends - epochs["val_R@1"].to_numpy()), color=f"C{k}", marker="os^D"[k % 4], capsize=2, elinewidth=1)
-    left.set(xlabel="iteration", ylabel="training loss", ylim=(0, None))
-    right.set(xlabel="iteration", ylabel=f"validation R@1 of {queries} queries, %")
+    left.set(xlabel="iteration", ylabel="training loss", ylim=(0, 1.1 * max(log["loss"].max() for log in logs.values())))
+    right.set(xlabel="iteration", ylabel="validation R@1, %", title=f"n = {queries}")
     figure.suptitle(title)
     figure.tight_layout()
     figure.legend(*left.get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=len(logs), frameon=False)
