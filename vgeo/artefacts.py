@@ -48,7 +48,7 @@ def artefact(root, step, recipe, make, resumes=False, together=False):
     try:
         if parallel.told(parallel.first() and _found(final, recipe)):
             return final
-        with _alone(final) if parallel.first() else nullcontext():
+        with _lock(final) if parallel.first() else nullcontext():
             if not parallel.told(parallel.first() and _found(final, recipe)):
                 if parallel.first():
                     _put_away(final, work, recipe)
@@ -68,16 +68,20 @@ def artefact(root, step, recipe, make, resumes=False, together=False):
     return final
 
 
+def _lock(final):
+    return alone(final.parents[1], f"{final.parent.name}-{final.name}", f"{final}: another run is making it; waits for it")
+
+
 @contextmanager
-def _alone(final):
-    """Holds the lock of a folder; says so before it waits for another process. The system frees the lock of one that is killed."""
-    place = final.parents[1] / "locks"
+def alone(cache, name, words):
+    """Holds the lock of a name; says the words before it waits for another process. The system frees the lock of one that is killed."""
+    place = Path(cache) / "locks"
     place.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(place / f"{final.parent.name}-{final.name}")
+    lock = FileLock(place / name)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        say(f"{final}: another run is making it; waits for it")
+        say(words)
         lock.acquire()
     try:
         yield

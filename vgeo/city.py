@@ -7,8 +7,12 @@ the number of processes changes no file.
 """
 
 import multiprocessing
+import os
+import signal
+import threading
 import zlib
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +23,7 @@ from tqdm.auto import tqdm
 
 from . import paint
 from .datasets import format_name
+from .errors import VgeoError, result
 from .render import Camera, Textures, render
 
 SPACING = 100.0  # metres between parallel streets: two CosPlace group cells (N = 5 cells of 10 m)
@@ -539,11 +544,19 @@ def write_pretraining(plan, root, districts, progress=True):
 
 def _run(jobs, what, progress):
     """Runs the jobs in one process per core. Spawned, not forked: the parent may hold torch's threads."""
-    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent) as pool:
         pending = [pool.submit(*job) for job in jobs]
         try:
             with tqdm(desc=what, unit=" images", disable=not progress) as bar:
                 for task in pending:
-                    bar.update(task.result())
+                    bar.update(result(task, what))
+        except BrokenProcessPool:
+            raise VgeoError(f"{what}: a process died, as when memory runs out: close other programs and call again") from None
         finally:  # an error or Ctrl-C must not wait for the jobs that have not begun
             pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent():
+    """Called in a worker: it ends at once, and says nothing, when Ctrl-C reaches it or its parent is no more."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()

@@ -24,7 +24,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from pyproj import Proj
 from scipy.spatial import cKDTree
 
-from vgeo.errors import VgeoError
+from vgeo.errors import VgeoError, result
 from vgeo.parallel import WHOLE
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -401,7 +401,7 @@ def load_batches(
 
     def next_batch():
         batch, images = ahead.popleft()
-        return batch, torch.stack([image.result() for image in images])
+        return batch, torch.stack([result(image, paths[index]) for index, image in zip(batch, images)])
 
     try:
         groups = {}

@@ -1,5 +1,9 @@
 """What the package says to people: the one exception that is meant to be read by the person who made the mistake, and lines on the way."""
 
+from concurrent.futures import wait
+
+STALLED = 300  # seconds
+
 
 class VgeoError(Exception):
     """One line that names the file or value at fault and says what to do; shown without a trace by the command line.
@@ -19,3 +23,10 @@ def printable(text):
 def say(line):
     """Prints something that a person who watches should know; `run.execute` passes such lines of a notebook on to the terminal."""
     print(f"vgeo: {printable(line)}", flush=True)
+
+
+def result(task, what, seconds=STALLED):
+    """The result of a future; says, each time that it has been waited for so long, what is not done."""
+    while not (task.done() or wait([task], seconds).done):
+        say(f"{what}: not done within {seconds:g} s, it may hang: wait, or stop with Ctrl-C, after which the same command goes on from here")
+    return task.result()

@@ -17,6 +17,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
+from vgeo.artefacts import alone
 from vgeo.errors import VgeoError
 from vgeo.kept import Kept, notebooks_of, parameters_of, say_kept, say_where
 from vgeo.needs import check_room
@@ -140,15 +141,21 @@ def share(processes, profile, data=None, image_size=None, seeds=None):
 
 
 def run_study(profile, data=None, image_size=None, seeds=None):
-    """Every notebook of `notebooks/` in order for a profile, from the first that is not `kept`, and the page of them all; prints a line for each and where the results lie."""
-    began = time.perf_counter()
+    """Every notebook of `notebooks/` in order for a profile, from the first that is not `kept`, and the page of them all; prints a line
+    for each and where the results lie. Of two runs for one folder of results the second waits, and then finds what the first made."""
     study, parameters, notebooks = Study(profile, data, image_size, seeds), parameters_of(profile, data, image_size, seeds), notebooks_of()
+    with alone(study.cache, f"run-{study.results.name}", f"{study.results}: another run writes it; waits for it"):
+        _run(study, parameters, notebooks)
+
+
+def _run(study, parameters, notebooks):
+    began = time.perf_counter()
     check_room(study)  # which renders the city, where it has to be
     rendered, kept = time.perf_counter() - began, Kept(study.results, parameters)
     first = kept.of(notebooks)
     say_kept(notebooks[:first])
     if torch.cuda.device_count() > 1 and first < len(notebooks):  # a notebook has one GPU
-        share(torch.cuda.device_count(), profile, data, image_size, seeds)
+        share(torch.cuda.device_count(), **parameters)
     for number, notebook in enumerate(notebooks[first:], first):
         start = time.perf_counter()
         print(f"{notebook.stem} ...", flush=True)
