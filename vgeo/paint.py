@@ -173,13 +173,14 @@ class _Wall:
     def box(self, x0, z0, x1, z1):
         """The pixels (x, y) at the top left and bottom right of a rectangle, both inside it."""
         s = self.scale
-        top_left = int(round(x0 * s)), int(round(self.h - z1 * s))
-        return top_left, (int(round(x1 * s)) - 1, int(round(self.h - z0 * s)) - 1)
+        top_left = round(float(x0 * s)), round(float(self.h - z1 * s))
+        return top_left, (round(float(x1 * s)) - 1, round(float(self.h - z0 * s)) - 1)
 
     def fill(self, x0, z0, x1, z1, colour, lit=0):
         a, b = self.box(x0, z0, x1, z1)
         if b[0] >= a[0] and b[1] >= a[1]:
-            cv2.rectangle(self.image, a, b, (*(int(min(max(c, 0), 255)) for c in colour), lit), -1)
+            red, green, blue = colour.tolist() if isinstance(colour, np.ndarray) else colour  # numpy's own numbers are ten times slower
+            cv2.rectangle(self.image, a, b, (int(min(max(red, 0), 255)), int(min(max(green, 0), 255)), int(min(max(blue, 0), 255)), lit), -1)
 
     def shade(self, x0, z0, x1, z1, factor):
         a, b = self.box(x0, z0, x1, z1)

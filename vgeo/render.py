@@ -157,6 +157,34 @@ def _street(p, half, spacing, count):
     return abs(p - n * spacing), n, half[n]
 
 
+@njit(cache=True, inline="always")
+def _bin(dx, dy, heading, reach, bins):
+    """The azimuth bin of a direction; it may lie outside 0 .. bins - 1."""
+    azimuth = np.arctan2(dx, dy) - heading
+    azimuth -= 2 * np.pi * np.round(azimuth / (2 * np.pi))
+    return int((azimuth + reach) / (2 * reach) * bins)
+
+
+@njit(cache=True, inline="always")
+def _next_bin(k, dx, dy, edges, heading, reach, bins):
+    """`_bin` from the bin k of the pixel before, without the arctangent, which took a quarter of a photo's time.
+
+    edges (bins + 1, 2): unit vectors x, y of the bins' borders. Where rounding could decide, or k leaves the table, `_bin` decides.
+    """
+    while 0 < k < bins - 1:
+        left = dx * edges[k, 1] - dy * edges[k, 0]  # the sine of the angle past the bin's left border, times the length
+        right = dx * edges[k + 1, 1] - dy * edges[k + 1, 0]
+        if right > 0:
+            k += 1
+        elif left < 0:
+            k -= 1
+        elif min(left, -right) > 1e-9 * (abs(dx) + abs(dy)):
+            return k
+        else:
+            break
+    return _bin(dx, dy, heading, reach, bins)
+
+
 @njit(cache=True)
 def render(size, axes, position, heading, half_fov, walls, wall_texture, data, table, noise, half_x, half_y, spacing,
            light, lamps, seed, epoch, sprites, sprite_texture, image):
@@ -179,16 +207,21 @@ def render(size, axes, position, heading, half_fov, walls, wall_texture, data, t
     sun_x, sun_y, sun_z = light[6], light[7], light[8]
     sun_flat = max(np.hypot(sun_x, sun_y), 1e-6)
     haze, cloud, lit, lamp = light[15], light[16], light[17], light[18]
+    edges = np.empty((bins + 1, 2))
+    for k in range(bins + 1):
+        border = heading - reach + k * 2 * reach / bins
+        edges[k, 0], edges[k, 1] = np.sin(border), np.cos(border)
+    first = -1  # the bin of a row's first pixel
     for row in range(size):
+        k = first
         b = -((row + 0.5) / size * 2 - 1) * tangent
         for col in range(size):
             a = ((col + 0.5) / size * 2 - 1) * tangent
             dx = axes[2, 0] + a * axes[0, 0] + b * axes[1, 0]
             dy = axes[2, 1] + a * axes[0, 1] + b * axes[1, 1]
             dz = axes[2, 2] + a * axes[0, 2] + b * axes[1, 2]
-            azimuth = np.arctan2(dx, dy) - heading
-            azimuth -= 2 * np.pi * np.round(azimuth / (2 * np.pi))
-            k = int((azimuth + reach) / (2 * reach) * bins)
+            k = _next_bin(k, dx, dy, edges, heading, reach, bins)
+            first = k if col == 0 else first
             hit, hit_t, hit_s = -1, 1e9, 0.0
             if 0 <= k < bins:
                 for m in range(MAX_LAYERS):
