@@ -26,6 +26,11 @@ def main(arguments=None):
     convert = commands.add_parser("convert", help="make a .pth checkpoint of CosPlace's or the report's authors into weights files of ours")
     convert.add_argument("checkpoint", help="the .pth file")
     convert.add_argument("folder", help="where model.safetensors and what else is in it goes")
+    locate = commands.add_parser("locate", help="say where photos were taken, from photos whose position is known, and draw a map")
+    locate.add_argument("photos", help="a folder of photos with positions (EXIF GPS, @...@ names, or a CSV of file,lat,lon in it), or the CSV")
+    locate.add_argument("queries", nargs="+", metavar="query", help="a photo, or a folder of photos")
+    locate.add_argument("--weights", metavar="FILE", help="a .safetensors of ours or a .pth of CosPlace's instead of the packaged ResNet18")
+    locate.add_argument("--out", metavar="FOLDER", default="located", help="where locations.csv, locations.geojson and map.html go (default: located)")
     options = parser.parse_args(arguments)
     if int(os.environ.get("RANK", 0)):  # torchrun's: not the first process, the one that speaks
         os.environ["TQDM_DISABLE"] = "1"
@@ -57,6 +62,10 @@ def main(arguments=None):
             from vgeo.study import Study
 
             print("\n".join(Study(options.profile, options.data).identities().values()))
+        elif options.command == "locate":
+            from vgeo.locate import locate
+
+            locate(options.photos, options.queries, options.weights, options.out)
         elif options.command == "convert":
             from vgeo.checkpoints import convert
 

@@ -5,6 +5,7 @@ Their names, after CosPlace's, GeoWarp's and the authors' public code: `backbone
 """
 
 import hashlib
+import json
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ import torch
 from vgeo.errors import VgeoError
 from vgeo.geowarp import GRID, Regression
 from vgeo.grl import Discriminator
-from vgeo.models import BACKBONES, build, fit, save_weights
+from vgeo.models import BACKBONES, build, fit, read_weights, save_weights
 
 # A name that only this backbone's state has. EfficientNetV2-S is numbered one level deeper here than by the authors.
 KNOWN_BY = {"resnet18": "backbone.4.0.conv1.weight", "efficientnet_v2_s": "backbone.0.1.0.block.0.0.weight"}
@@ -55,6 +56,23 @@ def read_pth(path):
         outputs = len(domain.get("layers.4.bias", ())) or 2
         parts["discriminator"] = fit(Discriminator(BACKBONES[backbone][2], outputs), domain, path).eval()
     return backbone, built, parts, [name for name in state if not name.startswith(MODEL + REGRESSION + DISCRIMINATOR)]
+
+
+def open_model(path):
+    """The model of a weights file -> (GeoModel in evaluation mode on the CPU, the image size in pixels that its recipe names, or None).
+
+    path: a .pth as `read_pth` takes it, or a .safetensors of ours with the recipe that lies beside it. Raises VgeoError as they do.
+    """
+    path = Path(path)
+    if path.suffix == ".pth":
+        return read_pth(path)[1], None
+    state = read_weights(path)
+    backbone = next((name for name, key in KNOWN_BY.items() if key in state), None)
+    if backbone is None or "aggregation.3.weight" not in state:
+        raise VgeoError(f"{path}: holds no model with {' or '.join(BACKBONES)}: give a model.safetensors, or a .pth of CosPlace's")
+    model = fit(build(backbone, dim=len(state["aggregation.3.weight"])), state, path).eval()
+    recipe = path.with_suffix(".json")
+    return model, json.loads(recipe.read_text()).get("image_size") if recipe.exists() else None
 
 
 def _below(state, prefixes, renamed):

@@ -167,7 +167,7 @@ def load_weights(model, path):
     Raises VgeoError, in one line, when the file is missing, damaged or of another format, when its names or shapes
     are not exactly the model's, or when it has values that are not finite. The model is then unchanged.
     """
-    return fit(model, _read(path), path)
+    return fit(model, read_weights(path), path)
 
 
 def fit(model, state, path):
@@ -192,7 +192,7 @@ def fit(model, state, path):
 
 def weights_hash(source):
     """SHA-256 (hex) of the names, dtypes, shapes and values in a model, a state dict or a weights file."""
-    state = _read(source) if isinstance(source, (str, Path)) else _state(source)
+    state = read_weights(source) if isinstance(source, (str, Path)) else _state(source)
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].contiguous()
@@ -207,7 +207,8 @@ def _state(model_or_state):
     return {name: tensor.detach().cpu() for name, tensor in state.items()}
 
 
-def _read(path):
+def read_weights(path):
+    """The tensors of a weights file by name; raises VgeoError where it is missing or damaged."""
     try:
         return safetensors.torch.load_file(path)
     except FileNotFoundError:
