@@ -14,7 +14,7 @@ from vgeo.run import add_seconds
 def root(tmp_path, monkeypatch):
     """A study of three notebooks, executed: each left a table and its own copy, and all of them one run.json with an artefact."""
     package = tmp_path / "package"
-    for name, text in {"package/kept.py": "", "package/data/record.csv": "1", "photos/a.jpg": "a", "results/cache/models/0a/model.safetensors": "w",
+    for name, text in {"package/kept.py": "", "package/page.py": "", "package/data/record.csv": "1", "photos/a.jpg": "a", "results/cache/models/0a/model.safetensors": "w",
                        **{f"notebooks/0{n}_book.ipynb": f"book {n}" for n in range(3)}}.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -36,11 +36,14 @@ def execute(root, **parameters):
     for number, book in enumerate(books[first:], first):
         with now.executing(book, number):
             leave(now.results, book.stem, number)
+    if now.of([*books, kept.page()]) <= len(books):
+        with now.executing(kept.page(), len(books)):
+            (now.results / "report.html").write_text("page")
     return len(books) - first
 
 
 def leave(results, stem, number):
-    for name, text in {f"tables/{stem}.csv": "1.5", f"notebooks/{stem}.ipynb": "out", "tables/table_01.md": "# Table 1", "report.html": "page"}.items():
+    for name, text in {f"tables/{stem}.csv": "1.5", f"notebooks/{stem}.ipynb": "out", "tables/table_01.md": "# Table 1"}.items():
         if number == 0 or name != "tables/table_01.md":
             (results / name).parent.mkdir(parents=True, exist_ok=True)
             (results / name).write_text(text)
@@ -144,6 +147,16 @@ def test_seconds_of_notebooks(root):
     assert record["notebooks"] == {f"0{n}_book": {"seconds": 5.0, "models": 2.0} for n in range(3)} and "made" not in record
 
 
-def test_a_page_that_is_gone_is_written_again(root):
-    (results_of("tiny", root / "photos", root) / "report.html").unlink()
+@pytest.mark.parametrize("change", [lambda root: (root / RESULTS / "report.html").unlink(), write(f"{RESULTS}/report.html", "egap")])
+def test_a_page_that_is_gone_or_another_is_written_again(root, change):
+    change(root)
     assert not nothing_new("tiny", root / "photos", root=root)
+    assert execute(root) == 0 and nothing_new("tiny", root / "photos", root=root)
+
+
+def test_a_run_that_was_stopped_before_the_page_is_not_whole(root):
+    write("notebooks/02_book.ipynb")(root)
+    now, books = study(root), notebooks_of(root)
+    with now.executing(books[2], 2):
+        leave(now.results, books[2].stem, 2)
+    assert (root / RESULTS / "report.html").exists() and not nothing_new("tiny", root / "photos", root=root)

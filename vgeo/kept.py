@@ -94,10 +94,16 @@ def notebooks_of(root=ROOT):
     return sorted((root / "notebooks").glob("[0-9]*.ipynb"))
 
 
+def page():
+    """What makes the page of all notebooks: recorded after them, as if it were the last."""
+    return Path(__file__).parent / "page.py"
+
+
 def nothing_new(profile, data=None, image_size=None, seeds=None, root=ROOT):
     """Whether every notebook of a study is kept, and the page of them there; says so."""
     results, notebooks = results_of(profile, data, root), notebooks_of(root)
-    if Kept(results, parameters_of(profile, data, image_size, seeds), root).of(notebooks) < len(notebooks) or not (results / "report.html").exists():
+    steps = [*notebooks, page()]
+    if Kept(results, parameters_of(profile, data, image_size, seeds), root).of(steps) < len(steps):
         return False
     say_kept(notebooks)
     say_where(results, "nothing to do")

@@ -19,7 +19,7 @@ from traitlets.config import Config
 
 from vgeo.artefacts import alone
 from vgeo.errors import VgeoError
-from vgeo.kept import Kept, notebooks_of, parameters_of, say_kept, say_where
+from vgeo.kept import Kept, notebooks_of, page, parameters_of, say_kept, say_where
 from vgeo.needs import check_room
 from vgeo.page import write_page
 from vgeo.rows import TABLES, TRAININGS
@@ -152,7 +152,7 @@ def _run(study, parameters, notebooks):
     began = time.perf_counter()
     check_room(study)  # which renders the city, where it has to be
     rendered, kept = time.perf_counter() - began, Kept(study.results, parameters)
-    first = kept.of(notebooks)
+    first = kept.of([*notebooks, page()])
     say_kept(notebooks[:first])
     if torch.cuda.device_count() > 1 and first < len(notebooks):  # a notebook has one GPU
         share(torch.cuda.device_count(), **parameters)
@@ -168,7 +168,9 @@ def _run(study, parameters, notebooks):
                 add_seconds(study.results / "run.json", "before", rendered, study.made)
                 study.made.clear()
         print(f"{notebook.stem}: {seconds:.0f} s", flush=True)
-    write_page(study.results)
+    if first <= len(notebooks):
+        with kept.executing(page(), len(notebooks)):
+            write_page(study.results)
     say_where(study.results, f"done in {(time.perf_counter() - began) / 60:.1f} minutes")
 
 
