@@ -63,9 +63,9 @@ def write_map(path, index, found, answers, words, shown=5):
 
 
 def thumbnail(path):
-    """A photo as {"data": a data URI of a JPEG, "width", "height": pixels, the longer THUMBNAIL}."""
+    """A photo as {"data": a data URI of a JPEG, "width", "height": pixels, the longer at most THUMBNAIL}."""
     height, width = image_shape(path)
-    height, width = (max(1, round(side * THUMBNAIL / max(height, width))) for side in (height, width))
+    height, width = (max(1, round(side * min(1, THUMBNAIL / max(height, width)))) for side in (height, width))
     file = io.BytesIO()
     Image.fromarray(load_image(path, (height, width)).permute(1, 2, 0).numpy()).save(file, "JPEG", quality=70)
     return {"data": "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode(), "width": width, "height": height}

@@ -67,7 +67,7 @@ def reliability(probability, right, bins=10):
 
     promised: mean probability; right: share of right answers, and its 95 % Wilson interval; all 0 to 1.
     """
-    rows = []
+    probability, right, rows = np.asarray(probability), np.asarray(right, bool), []
     for rows_of_bin in np.array_split(np.argsort(probability, kind="stable"), min(bins, len(right))):
         hits, count = int(np.sum(right[rows_of_bin])), len(rows_of_bin)
         interval = binomtest(hits, count).proportion_ci(method="wilson")

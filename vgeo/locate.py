@@ -22,7 +22,7 @@ from vgeo.confidence import Calibration, fit
 from vgeo.datasets import check_images, image_paths, load_batches, positions, read_images, utm_projection
 from vgeo.errors import VgeoError, printable, say
 from vgeo.geowarp import GRID, local_features
-from vgeo.models import BACKBONES, CITY_WEIGHTS, TRUNK, normalise, weights_hash
+from vgeo.models import CITY_WEIGHTS, normalise, weights_hash
 from vgeo.parallel import device
 from vgeo.record import DATA
 from vgeo.retrieve import search
@@ -80,9 +80,12 @@ class Index:
             raise VgeoError(f"{photos.attrs.get('root')}: metres without a UTM zone have no latitude: list the photos as file,lat,lon")
         self.photos, self.model, self.size, self.xy = photos, model.to(device()).eval(), size, positions(photos)
         # the stage whose map is the nearest to the grid of local features in size: stride 8 for 128 pixels, 32 for 512
+        maps, sides = torch.zeros(1, 3, size, size, device=device()), []
         with torch.inference_mode():
-            sides = {stages: model.features(torch.zeros(1, 3, size, size, device=device()), stages).shape[-1] for stages in range(1, len(model.stages) + 1)}
-        self.stages = min(reversed(sides), key=lambda stages: abs(sides[stages] - GRID))
+            for stage in model.stages:
+                maps = stage(maps)
+                sides.append(maps.shape[-1])
+        self.stages = 1 + min(reversed(range(len(sides))), key=lambda i: abs(sides[i] - GRID))
         recipe = {"weights": weights_hash(model), "size": size, "stages": self.stages, "grid": GRID, "version": 1}
         self.store = Store(Path(cache or user_cache()) / f"{key(recipe)}.sqlite")
         self.keys, self.described = self.describe(list(photos["path"]), "index")
