@@ -98,7 +98,7 @@ class Index:
         check_images(new.values())
         names, where = list(new), next(self.model.parameters()).device
         self.model.to(memory_format=torch.channels_last)
-        with torch.inference_mode(), tqdm(total=len(new), desc=progress, unit=" images", disable=progress is None, leave=False) as bar:
+        with torch.inference_mode(), tqdm(total=len(new), desc=progress, unit=" images", disable=not new or progress is None, leave=False) as bar:
             for indices, images in load_batches(new.values(), 32, self.size):
                 maps = self.model.features(normalise(images.to(where)).contiguous(memory_format=torch.channels_last), self.stages)
                 descriptors, local = self.model.head(self.model.stages[self.stages:](maps)), local_features(maps)
