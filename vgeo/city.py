@@ -545,7 +545,9 @@ def write_pretraining(plan, root, districts, progress=True):
 def _run(jobs, what, progress):
     """Runs the jobs in one process per core. Spawned, not forked: the parent may hold torch's threads."""
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent) as pool:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which a worker inherits: while it still imports, Ctrl-C would show a trace
         pending = [pool.submit(*job) for job in jobs]
+        signal.signal(signal.SIGINT, before)
         try:
             with tqdm(desc=what, unit=" images", disable=not progress) as bar:
                 for task in pending:
