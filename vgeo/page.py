@@ -54,6 +54,7 @@ TABLES = {
         "soup_paths": "Recall on the lines between two ingredients", "paired_soups": f"{_PAIRED}: soups", "paired_ensembles": f"{_PAIRED}: merged predictions"},
     "07_multiscale": _of_the_report(*range(8, 14)) | {"single_scales": "What each scale finds alone", "paired_multiscale": f"{_PAIRED}, against one scale"},
     "08_conclusions": {"best_results": "The best row of each data set, published and ours", "claims": "The ledger of claims", "audit": "The audit of the published record"},
+    "09_localize": {"locate_calibration": "Confidences: what is promised, and what is kept"},
 }
 
 _DOTS = "with bars for their 95 % intervals, a panel for each data set; open diamonds are the published values. The numbers are in the table of this name."
@@ -112,6 +113,14 @@ FIGURES = {
         "claims": ("The claims of sections 1 to 7 and 9", "Dot chart, a row for each claim and a panel for each data set: our effect in R@1 and R@5 with its 95 % interval, marked as reproduced, "
                    "contradicted or not decidable; open diamonds are the report's effects. The numbers are in the ledger."),
         "claims_multiscale": ("The claims of section 8, on multi-scale descriptors", "Dot chart as the one of the other claims, for those on multi-scale descriptors. The numbers are in the ledger."),
+    },
+    "09_localize": {
+        "locate_gallery": ("The surest and the least sure answers", "Photo grid: in each of four rows a query and its first five matches, right ones in a solid blue frame, wrong ones in a dashed orange one, "
+                           "each labelled in words. The first two queries are those with the highest confidence, the last two those with the lowest."),
+        "locate_calibration": ("Is a confidence kept?", "Two charts, of held-out photos and of queries: the share of answers within 25 m against the promised share, dots with 95 % intervals "
+                               "beside the dashed line on which every promise is kept."),
+        "locate_map": ("Located queries on a map", "Map in metres east and north with a scale bar and a north arrow: the photos of the index in grey, each answer as a circle (within 25 m) or a square "
+                       "(farther away), with a line to where the photo was taken."),
     },
 }
 
