@@ -210,11 +210,11 @@ def _view(table, reasons):
 
 
 def _table(name, path, caption, reasons):
-    """One table for the template: {id, file, caption, head, groups: [{title, rows}], summary, folded}; the long ones fold."""
+    """One table for the template: {id, file, caption, head, groups: [{title, rows}], summary, count, folded, note}; the long ones fold."""
     if re.fullmatch(r"table_\d\d", name):
         data, summary = _view(pd.read_csv(path), reasons), None
     elif name == "claims":
-        data, summary = _ledger(_rows(path)), _counts(_rows(path), "section", "verdict", [v for v in VERDICTS])
+        data, summary = _ledger(_rows(path)), _counts(_rows(path), "section", "verdict", VERDICTS)
     elif name == "audit":
         rows = _rows(path)
         data, summary = _plain(rows.drop(columns="evidence")), _counts(rows, "rule", "table", sorted(set(rows["table"]), key=lambda t: (len(t), t)), "Table ")
