@@ -257,7 +257,7 @@ def test_a_calibration_of_what_is_told_apart_stays_finite():
 def test_scores_by_hand():
     right = np.array([True, False, True, True])
     assert brier([1, 0, 1, 1], right) == 0 and brier([0.5] * 4, right) == 0.25
-    assert calibration_error([0.5] * 4, right, bins=1) == 0.25
+    assert calibration_error([0.5] * 4, right) == 0.25 and calibration_error([0.75] * 4, right) == 0
     rows = reliability(np.array([0.9, 0.1, 0.8, 0.2]), np.array([True, False, False, True]), bins=2)
     assert [(row["answers"], row["right"]) for row in rows] == [(2, 0.5), (2, 0.5)] and [round(row["promised"], 6) for row in rows] == [0.15, 0.85]
     assert all(0 <= row["low"] < row["right"] < row["high"] <= 1 for row in rows)

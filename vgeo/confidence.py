@@ -63,15 +63,16 @@ def brier(probability, right):
 
 
 def reliability(probability, right, bins=10):
-    """Rows {"answers", "promised", "right", "low", "high"} of bins of equally many answers, by rising probability.
+    """Rows {"answers", "promised", "right", "low", "high"} of bins of about equally many answers, by rising probability; equal ones share a bin.
 
     promised: mean probability; right: share of right answers, and its 95 % Wilson interval; all 0 to 1.
     """
     probability, right, rows = np.asarray(probability), np.asarray(right, bool), []
-    for rows_of_bin in np.array_split(np.argsort(probability, kind="stable"), min(bins, len(right))):
-        hits, count = int(np.sum(right[rows_of_bin])), len(rows_of_bin)
+    number = np.searchsorted(np.quantile(probability, np.arange(1, bins) / bins), probability, side="right")
+    for k in np.unique(number):
+        hits, count = int(right[number == k].sum()), int((number == k).sum())
         interval = binomtest(hits, count).proportion_ci(method="wilson")
-        rows.append({"answers": count, "promised": float(np.mean(probability[rows_of_bin])), "right": hits / count, "low": interval.low, "high": interval.high})
+        rows.append({"answers": count, "promised": float(probability[number == k].mean()), "right": hits / count, "low": interval.low, "high": interval.high})
     return rows
 
 

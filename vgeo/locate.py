@@ -6,6 +6,7 @@ import sqlite3
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -176,6 +177,7 @@ def similarity(query, matches):
     return products.masked_fill(_apart() > REACH, -1).amax(2).mean(1).numpy()
 
 
+@cache
 def _apart():
     """Cells between all positions of the grid, the larger of rows and columns -> int64 (GRID * GRID, GRID * GRID)."""
     at = torch.cartesian_prod(torch.arange(GRID), torch.arange(GRID))

@@ -24,7 +24,7 @@ from vgeo.layout import find
 from vgeo.models import build, weights_hash
 
 OUT = Path(__file__).resolve().parents[2] / "results" / "benchmarks"
-SIZES, SHORTLISTS, REACHES = (64, 96, 128, 160, 192), (1, 10, 20, 40), (1, 3, 14)
+SIZES, SHORTLISTS, REACHES = (96, 128, 160, 192), (1, 10, 20), (1, 3, 14)
 
 
 def parts(top, split):
@@ -43,29 +43,23 @@ def asked(index, queries):
     return answers, np.linalg.norm(answers.xy - positions(queries), axis=1) <= locate.RADIUS
 
 
-def choices(model, sets):
-    """A row for each image size with the chosen re-ranking, and for each re-ranking at the chosen size: the share within 25 m on each set."""
+def shares(model, sets, size, shortlist=locate.SHORTLIST, reach=locate.REACH):
+    """What a choice gives on each set: {..., set: percent within 25 m}."""
     chosen = locate.SHORTLIST, locate.REACH
-    rows = []
-
-    def row(size, shortlist, reach):
-        locate.SHORTLIST, locate.REACH = shortlist, reach
-        shares = {name: round(100 * float(asked(locate.Index(database, model, size), queries)[1].mean()), 1) for name, (database, queries) in sets.items()}
-        rows.append({"size": size, "shortlist": shortlist, "reach": reach, **shares})
-        print(rows[-1], flush=True)
-
-    for size in SIZES:
-        row(size, *chosen)
-    # the smallest that is within a standard error of the best, over all queries of all sets (Breiman et al., 1984)
-    count = {name: len(queries) for name, (_, queries) in sets.items()}
-    shares = [sum(row[name] * n for name, n in count.items()) / sum(count.values()) for row in rows]
-    error = (max(shares) * (100 - max(shares)) / sum(count.values())) ** 0.5
-    best = next(row["size"] for row, share in zip(rows, shares) if share >= max(shares) - error)
-    for shortlist in SHORTLISTS:
-        for reach in REACHES if shortlist > 1 else REACHES[:1]:
-            row(best, shortlist, reach)
+    locate.SHORTLIST, locate.REACH = shortlist, reach
+    found = {name: round(100 * float(asked(locate.Index(database, model, size), queries)[1].mean()), 1) for name, (database, queries) in sets.items()}
     locate.SHORTLIST, locate.REACH = chosen
-    return pd.DataFrame(rows), best
+    row = {"size": size, "shortlist": shortlist, "reach": reach, **found}
+    print(row, flush=True)
+    return row
+
+
+def smallest(rows, sets):
+    """The smallest size whose share is within a standard error of the best, over all queries of all sets (Breiman et al., 1984)."""
+    count = {name: len(queries) for name, (_, queries) in sets.items()}
+    found = [sum(row[name] * n for name, n in count.items()) / sum(count.values()) for row in rows]
+    error = (max(found) * (100 - max(found)) / sum(count.values())) ** 0.5
+    return next(row["size"] for row, share in zip(rows, found) if share >= max(found) - error)
 
 
 def scores(name, confidence, promised, right):
@@ -76,8 +70,8 @@ def scores(name, confidence, promised, right):
 def main(real, city):
     model = build("resnet18", "city").eval()
     sets = {"real val": parts(real, "val"), "real train": by_year(read_images(find(real, "sf-xs", "train"))), "city val": parts(city, "val")}
-    table, size = choices(model, sets)
-    table.to_csv(OUT / "locate_choices.csv", index=False)
+    choices = [shares(model, sets, size) for size in SIZES]
+    size = smallest(choices, sets)
 
     known = [asked(locate.Index(sets[name][0], model, size), sets[name][1]) for name in ("real val", "real train")]
     features, right = np.concatenate([answers.features for answers, _ in known]), np.concatenate([r for _, r in known])
@@ -105,7 +99,9 @@ def main(real, city):
         locate.SHORTLIST = chosen
     table = pd.DataFrame(rows)
     table.to_csv(OUT / "locate.csv", index=False)
-    print(table.to_string(index=False))
+    print(table.to_string(index=False), flush=True)
+    choices += [shares(model, sets, size, shortlist, reach) for shortlist in SHORTLISTS for reach in (REACHES if shortlist > 1 else REACHES[:1])]
+    pd.DataFrame(choices).to_csv(OUT / "locate_choices.csv", index=False)
 
 
 if __name__ == "__main__":
