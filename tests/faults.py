@@ -131,7 +131,7 @@ def stop(clone, run, point):
     else:
         os.killpg(run.pid, signal.SIGINT if point.how == "ctrl-c" else signal.SIGKILL)
     code = run.wait()
-    _, alive = psutil.wait_procs(processes, timeout=20)
+    _, alive = psutil.wait_procs(processes, timeout=60)  # a worker that is still importing on a busy machine
     seen = f"{len(processes)} processes, exit code {code} after {time.monotonic() - began:.0f} s, {len(alive)} left"
     good = not alive
     if point.how == "ctrl-c":
