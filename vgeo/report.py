@@ -88,7 +88,7 @@ def wide(table, reasons=None):
 def write_table(folder, table, reasons=None):
     """Writes one table of the report, in long form (COLUMNS), as `tables/table_NN.csv`, and as read, `.md` and `.tex`, under the results folder.
 
-    reasons: {data set: why it is absent}. Returns the Markdown.
+    reasons: {data set: why it is absent}. Returns the Markdown, its title two levels lower: in a notebook's outline it then lies within its section.
     """
     folder, number = Path(folder) / "tables", int(table["table"].iloc[0])
     folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def write_table(folder, table, reasons=None):
     text = f"# {title}\n\n{markdown(view.reset_index(names=''))}\n\n{NOTE}\n"
     (folder / f"{name}.md").write_text(text)
     (folder / f"{name}.tex").write_text(_latex(view, title))
-    return text
+    return f"##{text}"
 
 
 def markdown(table):
