@@ -3,7 +3,7 @@
     .venv/bin/python tests/benchmarks/search.py [SIZES, default 10000,100000,1000000,2800000]
 
 Descriptors are drawn with the spectrum of the city's (a Gaussian with their covariance, ten images a place, made unit length) and lie in a memory
-map on disk, as a study's do. Each setting runs in a process of its own, whose peak memory above its start is what is stated.
+map on disk, as a study's do; sizes that are not asked for keep their rows. Each setting runs in a process of its own, whose peak memory above its start is what is stated.
 """
 
 import multiprocessing
@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 DIM, QUERIES, K = 512, 200, 20
+TARGET = Path(__file__).parents[2] / "results" / "benchmarks" / "search.csv"
 SETTINGS = ("exact", "Flat", "SQ8", "IVF,SQ8", "IVF,PQ64")
 
 
@@ -86,19 +87,19 @@ def main(sizes):
                              "first found, %": round(100 * (predictions[:, 0] == truth[:, 0]).mean(), 1),
                              "first 20 found, %": round(100 * np.mean([len(np.intersect1d(a, b)) / K for a, b in zip(predictions, truth)]), 1)})
                 print(rows[-1], flush=True)
-            write(pd.DataFrame(rows))
+            known = pd.read_csv(TARGET) if TARGET.exists() else pd.DataFrame(columns=rows[0])
+            write(pd.concat([known[~known["descriptors"].isin([row["descriptors"] for row in rows])], pd.DataFrame(rows)]))
 
 
 def write(table):
     import matplotlib.pyplot as plt
 
     from vgeo import report
-    from vgeo.profiles import ROOT
 
     report.style()
-    folder = ROOT / "results" / "benchmarks"
-    folder.mkdir(parents=True, exist_ok=True)
-    table.to_csv(folder / "search.csv", index=False)
+    table = table.sort_values("descriptors", kind="stable", ignore_index=True)
+    TARGET.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(TARGET, index=False)
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.6))
     for axis, column in zip(axes, ("ms a query", "memory over the descriptors'", "first 20 found, %")):
         for setting, part in table.groupby("search", sort=False):
@@ -107,7 +108,7 @@ def write(table):
     axes[0].set_yscale("log")
     axes[0].legend(fontsize=8)
     figure.tight_layout()
-    report.write_figure(folder, "search", figure)
+    report.write_figure(TARGET.parent, "search", figure)
 
 
 if __name__ == "__main__":
