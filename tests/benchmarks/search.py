@@ -93,6 +93,7 @@ def main(sizes):
 
 def write(table):
     import matplotlib.pyplot as plt
+    import seaborn as sns
 
     from vgeo import report
 
@@ -103,11 +104,12 @@ def write(table):
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.6))
     for axis, column in zip(axes, ("ms a query", "memory over the descriptors'", "first 20 found, %")):
         for setting, part in table.groupby("search", sort=False):
-            axis.plot(part["descriptors"], part[column], "o-", label=setting)
+            kind = SETTINGS.index(setting)
+            axis.plot(part["descriptors"], part[column], marker="os^Dv"[kind], linestyle="-", color=sns.color_palette("colorblind")[kind], label=setting)
         axis.set(xscale="log", xlabel="descriptors of 512 numbers", title=column)
     axes[0].set_yscale("log")
-    axes[0].legend(fontsize=8)
     figure.tight_layout()
+    report.legend_below(figure)
     report.write_figure(TARGET.parent, "search", figure)
 
 
