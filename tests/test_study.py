@@ -625,8 +625,8 @@ def test_profiles():
         ("data --profile paper", "profile paper needs real data"),
         ("run smoke --data {0}/none", "{0}/none: no such folder"),
         ("data --profile paper --data {0}", "has no sf-xs/val"),
-        ("run smoke --data {0} --image-size 16", "image size 16: at least 32"),
-        ("run smoke --data {0} --image-size 0", "image size 0: at least 32"),
+        ("run smoke --data {0} --image-size 16", "image size 16: a whole number of at least 32"),
+        ("run smoke --data {0} --image-size 0", "image size 0: a whole number of at least 32"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_with_1(tmp_path, arguments, words):
