@@ -1,6 +1,6 @@
 """A rehearsal of the paper profile at its true shape: how fast this machine does each kind of its work, and the hours that the whole then takes.
 
-    .venv/bin/python tests/benchmarks/rehearsal.py -> results/benchmarks/rehearsal.csv
+    .venv/bin/python tests/benchmarks/rehearsal.py [WORKS, such as search or 'train resnet18'; default all] -> results/benchmarks/rehearsal.csv
 
 Photos of the rendered city at the original's 512 x 512, the profile's own trainings, batches, scales and pairs, but few of each: what is counted
 are images, pairs and queries a second. How many of them the whole profile needs follows from its table rows and the published sizes of the data
@@ -10,6 +10,7 @@ are the package's instead of ImageNet's, which makes no difference to the time.
 
 import json
 import os
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -39,6 +40,8 @@ GPU = torch.cuda.is_available()
 ITERATIONS = 60 if GPU else 3  # of each training; the first two warm up
 IMAGES = 1024 if GPU else 16  # described at each scale
 PAIRS = 1600 if GPU else 40
+JOINT = {"efficientnet_v2_s": 40e9, "resnet18": 0}  # bytes that GeoWarp's joint training needs: with the larger network 24 GB were not enough
+TARGET = ROOT / "results" / "benchmarks" / "rehearsal.csv"
 
 
 def seconds(work):
@@ -153,7 +156,7 @@ def amounts(study):
     return found, decoded + sum(n for (work, *_), n in found.items() if work == "describe") + 2 * sum(n for (work, *_), n in found.items() if work == "compare")
 
 
-def main():
+def main(works):
     with tempfile.TemporaryDirectory() as folder:
         city.write_city(city.Plan(size=PAPER.image_size, seed=977, train_districts=1, val_districts=1, val_queries=24, test_queries=24, tokyo_places=8), folder)
         study = Study("paper", folder)
@@ -161,11 +164,15 @@ def main():
         photos = list(study.sets["sf-xs"].database["path"])
         whole, decoded = amounts(study)
         decoding = len(photos) / seconds(lambda: [None for _ in load_batches(photos, PAPER.batch_size, None)])
-        rng, rows = np.random.default_rng(0), []
+        rng = np.random.default_rng(0)
         database = rng.standard_normal((PAPER_COUNTS["sf-xs", "test", "database"], 512), np.float32)
         for (work, backbone, detail), amount in sorted(whole.items(), key=str):
-            bare = None
-            if work == "train":
+            if works and not f"{work} {backbone}".startswith(tuple(works)):
+                continue
+            speed, bare = None, None
+            if work == "train" and detail == "GeoWarp" and not GPU and psutil.virtual_memory().total < JOINT[backbone]:
+                print(f"{backbone}, GeoWarp: not enough memory to train it here")
+            elif work == "train":
                 name = next(name for name, each in TRAININGS.items() if (each["backbone"], each.get("method", "CosPlace")) == (backbone, detail))
                 Path(folder, f"out {name}").mkdir()
                 speed, bare = training(name, table, study._night_target(), Path(folder, f"out {name}"))
@@ -175,20 +182,26 @@ def main():
                 speed = comparing(backbone, photos)
             else:
                 speed = 100 / seconds(lambda: search(database, database[:100], PAPER.predictions))
-            rows.append({"work": work, "backbone": backbone, "of": detail, "amount": amount, "a second": round(speed, 2), "on tensors in memory": bare and round(bare, 2),
-                         "share of that": bare and round(speed / bare, 2), "hours": round(amount / speed / 3600, 2)})
-            print(rows[-1], flush=True)
-    result = pd.DataFrame(rows)
+            row = {"work": work, "backbone": backbone, "of": str(detail), "amount": amount, "a second": speed and round(speed, 2), "on tensors in memory": bare and round(bare, 2),
+                   "share of that": bare and round(speed / bare, 2), "hours": speed and round(amount / speed / 3600, 2)}
+            print(row, flush=True)
+            merge(row)
+    result = pd.read_csv(TARGET)
     total = result["hours"].sum()
-    summary = {"machine": torch.cuda.get_device_name() if GPU else f"{os.cpu_count()} cores, {precision()}", "hours of the whole profile": round(total, 1),
+    summary = {"machine": torch.cuda.get_device_name() if GPU else f"{os.cpu_count()} cores, {precision()}", "hours of all that was measured": round(total, 1), "not measured": int(result["hours"].isna().sum()),
                "hours of decoding, if it were done alone": round(decoded / decoding / 3600, 1), "photos decoded a second": round(decoding),
                "hours of searching": result.loc[result["work"] == "search", "hours"].sum(),
                "peak memory, GB": round(psutil.Process().memory_info().rss / 1e9 if not GPU else torch.cuda.max_memory_allocated() / 1e9, 1)}
-    target = ROOT / "results" / "benchmarks" / "rehearsal.csv"
-    result.to_csv(target, index=False)
-    pd.DataFrame([summary]).to_csv(target.with_name("rehearsal_summary.csv"), index=False)
+    pd.DataFrame([summary]).to_csv(TARGET.with_name("rehearsal_summary.csv"), index=False)
     print(summary)
 
 
+def merge(row):
+    """Puts a row in the place of the one of the same work: a stopped rehearsal has left what it measured."""
+    known = pd.read_csv(TARGET, dtype={"of": str}, keep_default_na=False) if TARGET.exists() else pd.DataFrame(columns=row)
+    same = (known["work"] == row["work"]) & (known["backbone"] == row["backbone"]) & (known["of"] == row["of"])
+    pd.concat([known[~same], pd.DataFrame([row])]).sort_values(["work", "backbone", "of"]).to_csv(TARGET, index=False)
+
+
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
