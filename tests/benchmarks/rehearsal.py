@@ -10,6 +10,7 @@ are the package's instead of ImageNet's, which makes no difference to the time.
 
 import json
 import os
+import resource
 import sys
 import tempfile
 import time
@@ -191,7 +192,7 @@ def main(works):
     summary = {"machine": torch.cuda.get_device_name() if GPU else f"{os.cpu_count()} cores, {precision()}", "hours of all that was measured": round(total, 1), "not measured": int(result["hours"].isna().sum()),
                "hours of decoding, if it were done alone": round(decoded / decoding / 3600, 1), "photos decoded a second": round(decoding),
                "hours of searching": result.loc[result["work"] == "search", "hours"].sum(),
-               "peak memory, GB": round(psutil.Process().memory_info().rss / 1e9 if not GPU else torch.cuda.max_memory_allocated() / 1e9, 1)}
+               "peak memory, GB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9 if not GPU else torch.cuda.max_memory_allocated() / 1e9, 1)}
     pd.DataFrame([summary]).to_csv(TARGET.with_name("rehearsal_summary.csv"), index=False)
     print(summary)
 
