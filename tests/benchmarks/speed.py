@@ -481,7 +481,9 @@ def draw():
     known = known[known["ratio"].notna() & ~known["unit"].isin(["slope", "R@1, %"])]
     high = known["goal is"] == "at least"
     reached = np.where(high, known["ratio"] / known["goal"], known["goal"] / known["ratio"])
-    figure, (left, right) = plt.subplots(1, 2, figsize=(14, 1.4 + 0.34 * len(known)), width_ratios=(1.3, 1))
+    grown = (FOLDER / "growth.csv").exists()
+    figure, axes = plt.subplots(1, 1 + grown, figsize=(8 + 6 * grown, 1.4 + 0.34 * len(known)), width_ratios=(1.3, 1)[:1 + grown], squeeze=False)
+    left, right = axes[0, 0], axes[0, -1]
     colours = [report.RIGHT if met == "yes" else report.WRONG for met in known["met"]]
     left.hlines(range(len(known)), 1, reached, color=colours, linewidth=3)
     left.scatter(reached, range(len(known)), color=colours, zorder=3)
@@ -492,7 +494,7 @@ def draw():
     left.set_yticks(range(len(known)), [f"{r.what}: {r.ratio:.3g}{unit} ({'≥' if unit else '≤'} {r.goal:g})" for r, unit in zip(known.itertuples(), units)], fontsize=8)
     left.set(ylim=(len(known) - 0.5, -0.5), xlabel="reached, of the goal (right of the line it is met)", title="Measured (goal)")
     left.grid(axis="y", visible=False)
-    if (FOLDER / "growth.csv").exists():
+    if grown:
         for what, part in pd.read_csv(FOLDER / "growth.csv").groupby("what", sort=False):
             x, y = part["count"] / part["count"].iloc[0], part["seconds"] / part["seconds"].iloc[0]
             right.plot(x, y, "o-", label=f"{what}: slope {part['slope'].iloc[0]:.2f}")
