@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 from vgeo import city, paint
 from vgeo.city import Light, Plan
 from vgeo.datasets import cosplace_classes, open_retrieval_set, parse_name, positions, read_images
-from vgeo.render import Camera, Textures, render
+from vgeo.render import NEAR, Camera, Textures, render
 
 PLAN = Plan(size=48, seed=5, train_districts=2, images_per_class=1, val_districts=1, val_queries=10, test_districts=1,
             test_queries=10, tokyo_districts=1, tokyo_places=12, night_target=4, heading_step=90)
@@ -146,6 +146,20 @@ def test_sprite_covers_what_the_camera_projects():
         assert mask[row, col] == (inside > 0) or abs(inside) < 0.1
     before = [(-20.0, 8.0, 20.0, 8.0, 9.0)]
     assert np.array_equal(draw(camera, before, [sprite]), draw(camera, before))
+
+
+@pytest.mark.parametrize("sprite", [(1.5, 2.0, 0.3, 15.0, 0.5, 4.5), (-0.6, -3.0, 0.1, 15.0, 3.0, 9.0), (0.2, 9.0, -1.0, 9.5, 0.0, 1.0)])
+def test_sprite_that_passes_the_camera_is_seen_where_it_lies_before_it(sprite):
+    x, y, ux, uy, low, high = sprite
+    mask = red(draw(TURNED, sprites=[sprite]))
+    middles = (np.arange(TURNED.size) + 0.5) / TURNED.size * 2 - 1
+    right, up = np.meshgrid(middles * np.tan(np.radians(30)), -middles * np.tan(np.radians(30)))
+    rays = np.stack([right, up, np.ones_like(up)], -1) @ TURNED.axes()
+    depth = (x * uy - y * ux) / (rays[..., 0] * uy - rays[..., 1] * ux)
+    points = [TURNED.x, TURNED.y, TURNED.z] + depth[..., None] * rays
+    along = ((points[..., 0] - x) * ux + (points[..., 1] - y) * uy) / (ux**2 + uy**2)
+    expected = (depth > NEAR) & (abs(along) < 1) & (low < points[..., 2]) & (points[..., 2] < high)
+    assert mask.sum() > 50 and (mask != expected).sum() <= 2
 
 
 # ---- one facade from two places ----

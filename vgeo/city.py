@@ -354,13 +354,15 @@ def develop(image, light, rng):
     cast = 1 + rng.normal(0, 0.035, 3)
     ramp = np.linspace(-1, 1, size) ** 2
     vignette = 1 - rng.uniform(0, 0.16) * (ramp[:, None] + ramp[None])
-    image = image * (gain * cast * vignette[..., None]).astype(np.float32)
+    image = image * np.dstack([gain * channel * vignette for channel in cast]).astype(np.float32)
     image = 1 - np.exp(-image * 1.25) if rng.random() < 0.5 else np.clip(image, 0, 1)  # two makers' tone curves
     image = np.sqrt(image)
     if rng.random() < 0.3:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 0.7) * size / 128)
-    image = image + rng.standard_normal(image.shape, np.float32) * np.float32(light.noise * rng.uniform(0.5, 1.5))
-    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+    noise = rng.standard_normal(image.shape, np.float32)
+    noise *= np.float32(light.noise * rng.uniform(0.5, 1.5))
+    image += noise
+    return (np.clip(image, 0, 1, out=image) * 255 + 0.5).astype(np.uint8)
 
 
 # ---- cameras ----

@@ -68,8 +68,9 @@ def cloud_noise(rng, size=256, power=1.0):
     f = np.fft.fftfreq(size)
     spectrum = 1 / np.maximum(np.hypot(f[:, None], f[None]), 1 / size) ** power
     field = np.fft.ifft2(np.fft.fft2(rng.standard_normal((size, size))) * spectrum).real
-    rank = field.ravel().argsort().argsort().reshape(size, size)
-    return (rank / (size * size)).astype(np.float32)
+    rank = np.empty(size * size)
+    rank[field.ravel().argsort()] = np.arange(size * size)
+    return (rank.reshape(size, size) / (size * size)).astype(np.float32)
 
 
 class Paints:
@@ -161,7 +162,8 @@ def wall_surface(p, rng, style, h, w, scale, colour=None, material=None):
     relief = relief * (1 + 0.22 * (p.cut(rng, h, w, "soft", 1.5) - 0.5))
     streaks = np.maximum(p.cut(rng, h, w, "rough", 1.0, 14) - rng.uniform(0.55, 0.95), 0) * rng.uniform(0.2, 1.2)
     foot = np.exp(-np.arange(h)[::-1] / (scale * 0.7))[:, None] * 0.18
-    return np.clip(colour * (relief * (1 - streaks) * (1 - foot))[..., None], 0, 255).astype(np.uint8)
+    paint = relief * (1 - streaks) * (1 - foot)
+    return cv2.merge([np.clip(channel * paint, 0, 255).astype(np.uint8) for channel in colour])
 
 
 class _Wall:

@@ -14,6 +14,7 @@ from numba import njit
 MAX_LAYERS = 4  # walls kept along one azimuth, nearest first: a tower shows above the house before it
 BINS_PER_PIXEL = 2  # azimuth bins per image column
 NEAR = 0.3  # metres: nothing nearer is drawn
+FAST = {"cache": True, "error_model": "numpy", "fastmath": {"contract", "arcp", "nsz"}}  # rounds float64 otherwise, which no 8-bit pixel shows
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Textures:
         return np.concatenate(self.data), np.array(self.table, np.int64)
 
 
-@njit(cache=True, inline="always")
+@njit(**FAST, inline="always")
 def _texel(data, start, height, width, u, v, out):
     """Bilinear sample at u (0 left to 1 right), v (0 bottom to 1 top), clamped; out gets 4 values in 0..255."""
     x = min(max(u * width - 0.5, 0.0), width - 1.0)
@@ -90,17 +91,17 @@ def _texel(data, start, height, width, u, v, out):
         out[k] = top * (1 - fy) + bottom * fy
 
 
-@njit(cache=True, inline="always")
+@njit(**FAST, inline="always")
 def _noise(tile, x, y):
-    """Bilinear sample of a square tileable float32 noise in 0..1."""
-    n = tile.shape[0]
+    """Bilinear sample of a square tileable float32 noise in 0..1, whose side is a power of 2."""
+    last = tile.shape[0] - 1
     x0, y0 = int(np.floor(x)), int(np.floor(y))
     fx, fy = x - x0, y - y0
-    i, j, i1, j1 = y0 % n, x0 % n, (y0 + 1) % n, (x0 + 1) % n
+    i, j, i1, j1 = y0 & last, x0 & last, (y0 + 1) & last, (x0 + 1) & last  # a division would take longer than all the rest
     return (tile[i, j] * (1 - fx) + tile[i, j1] * fx) * (1 - fy) + (tile[i1, j] * (1 - fx) + tile[i1, j1] * fx) * fy
 
 
-@njit(cache=True, inline="always")
+@njit(**FAST, inline="always")
 def _hash(a, b, c):
     """A number in 0..1 from three integers."""
     h = np.uint32(a) * np.uint32(374761393) + np.uint32(b) * np.uint32(668265263) + np.uint32(c) * np.uint32(2246822519)
@@ -108,9 +109,13 @@ def _hash(a, b, c):
     return ((h ^ (h >> np.uint32(16))) & np.uint32(0xFFFF)) / 65536.0
 
 
-@njit(cache=True)
+@njit(**FAST)
 def _layers(walls, cx, cy, heading, reach, bins):
     """The nearest MAX_LAYERS walls in each azimuth bin from -reach to reach off the heading; -1 where fewer."""
+    middles = np.empty((bins, 2))
+    for k in range(bins):
+        t = heading - reach + (k + 0.5) * 2 * reach / bins
+        middles[k, 0], middles[k, 1] = np.sin(t), np.cos(t)
     index = np.full((bins, MAX_LAYERS), -1, np.int32)
     depth = np.full((bins, MAX_LAYERS), np.inf, np.float32)
     for w in range(walls.shape[0]):
@@ -130,8 +135,7 @@ def _layers(walls, cx, cy, heading, reach, bins):
         last = min(bins - 1, int((hi + reach) / (2 * reach) * bins) + 1)
         ex, ey = bx - ax, by - ay
         for k in range(first, last + 1):
-            t = heading - reach + (k + 0.5) * 2 * reach / bins
-            dx, dy = np.sin(t), np.cos(t)
+            dx, dy = middles[k, 0], middles[k, 1]
             den = dx * ey - dy * ex
             if abs(den) < 1e-9:
                 continue
@@ -150,14 +154,24 @@ def _layers(walls, cx, cy, heading, reach, bins):
     return index
 
 
-@njit(cache=True, inline="always")
+@njit(**FAST, inline="always")
+def _level(step):
+    """The texture level whose texels are nearest in size, in octaves, to a footprint of `step` texels of level 0; given its square."""
+    level = 0
+    while level < 5 and step >= 2:
+        step *= 0.25
+        level += 1
+    return level
+
+
+@njit(**FAST, inline="always")
 def _street(p, half, spacing, count):
     """Distance of coordinate p to the nearest of the streets 0, spacing, ..., its number and its half width."""
     n = min(max(int(np.round(p / spacing)), 0), count - 1)
     return abs(p - n * spacing), n, half[n]
 
 
-@njit(cache=True, inline="always")
+@njit(**FAST, inline="always")
 def _bin(dx, dy, heading, reach, bins):
     """The azimuth bin of a direction; it may lie outside 0 .. bins - 1."""
     azimuth = np.arctan2(dx, dy) - heading
@@ -165,7 +179,7 @@ def _bin(dx, dy, heading, reach, bins):
     return int((azimuth + reach) / (2 * reach) * bins)
 
 
-@njit(cache=True, inline="always")
+@njit(**FAST, inline="always")
 def _next_bin(k, dx, dy, edges, heading, reach, bins):
     """`_bin` from the bin k of the pixel before, without the arctangent, which took a quarter of a photo's time.
 
@@ -185,7 +199,7 @@ def _next_bin(k, dx, dy, edges, heading, reach, bins):
     return _bin(dx, dy, heading, reach, bins)
 
 
-@njit(cache=True)
+@njit(**FAST)
 def render(size, axes, position, heading, half_fov, walls, wall_texture, data, table, noise, half_x, half_y, spacing,
            light, lamps, seed, epoch, sprites, sprite_texture, image):
     """Fills image, float32 (size, size, 3) RGB, with linear light; metres and radians.
@@ -211,6 +225,12 @@ def render(size, axes, position, heading, half_fov, walls, wall_texture, data, t
     for k in range(bins + 1):
         border = heading - reach + k * 2 * reach / bins
         edges[k, 0], edges[k, 1] = np.sin(border), np.cos(border)
+    fronts = np.empty((walls.shape[0], 4))  # of each wall: length, direction towards the street, brightness of its paint
+    for w in range(walls.shape[0]):
+        ex, ey = walls[w, 2] - walls[w, 0], walls[w, 3] - walls[w, 1]
+        length = np.sqrt(ex * ex + ey * ey)
+        fronts[w, 0], fronts[w, 1], fronts[w, 2] = length, ey / length, -ex / length
+        fronts[w, 3] = 0.82 + 0.3 * _hash(int(walls[w, 8]), epoch // 4, 5)
     first = -1  # the bin of a row's first pixel
     for row in range(size):
         k = first
@@ -245,18 +265,14 @@ def render(size, axes, position, heading, half_fov, walls, wall_texture, data, t
                 w, t = hit, hit_t
                 z = position[2] + t * dz
                 height = walls[w, 4]
-                ex, ey = walls[w, 2] - walls[w, 0], walls[w, 3] - walls[w, 1]
-                length = np.hypot(ex, ey)
-                nx, ny = ey / length, -ex / length  # towards the street
-                flat = np.hypot(dx, dy)
+                length, nx, ny, tint = fronts[w, 0], fronts[w, 1], fronts[w, 2], fronts[w, 3]
+                flat = np.sqrt(dx * dx + dy * dy)
                 facing = max(abs(dx * nx + dy * ny) / flat, 0.08)
                 number = wall_texture[w]
                 texels = table[number, 0, 1] / height
-                step = t * pixel * texels / np.sqrt(facing)
-                level = min(max(int(np.floor(np.log2(max(step, 1.0)) + 0.5)), 0), 5)
+                level = _level((t * pixel * texels) ** 2 / facing)
                 start, rows, cols = table[number, level, 0], table[number, level, 1], table[number, level, 2]
                 _texel(data, start, rows, cols, hit_s, z / height, sample)
-                tint = 0.82 + 0.3 * _hash(int(walls[w, 8]), epoch // 4, 5)
                 r, g, bl = (sample[0] / 255) ** 2 * tint, (sample[1] / 255) ** 2 * tint, (sample[2] / 255) ** 2 * tint
                 px, py = position[0] + t * dx, position[1] + t * dy
                 sun = max(nx * sun_x + ny * sun_y, 0.0)
@@ -343,7 +359,7 @@ def render(size, axes, position, heading, half_fov, walls, wall_texture, data, t
                             lr, lg, lb = lr + near * lamps[q, 4], lg + near * lamps[q, 5], lb + near * lamps[q, 6]
                 r, g, bl = r * lr, g * lg, bl * lb
                 depth[row, col] = t
-                fog = 1 - np.exp(-t * np.hypot(dx, dy) * haze)
+                fog = 1 - np.exp(-t * np.sqrt(dx * dx + dy * dy) * haze)
                 r, g, bl = r + (light[12] - r) * fog, g + (light[13] - g) * fog, bl + (light[14] - bl) * fog
             else:
                 up = min(max(dz / np.sqrt(dx * dx + dy * dy + dz * dz), 0.0), 1.0)
@@ -359,28 +375,29 @@ def render(size, axes, position, heading, half_fov, walls, wall_texture, data, t
                     r, g, bl = r + (white - r) * cover, g + (white - g) * cover, bl + (white - bl) * cover
             image[row, col, 0], image[row, col, 1], image[row, col, 2] = r, g, bl
 
+    corners = np.empty((4, 3))
     # sprites: vertical rectangles with transparency, far ones first
     for n in range(sprites.shape[0]):
         ox, oy = sprites[n, 0] - position[0], sprites[n, 1] - position[1]
         ux, uy, z0, z1 = sprites[n, 2], sprites[n, 3], sprites[n, 4], sprites[n, 5]
         glow, shade = sprites[n, 6], sprites[n, 7]
-        col0, col1, row0, row1 = size, -1, size, -1
-        behind = 0
-        for c in range(4):
+        for c in range(4):  # its corners as the camera sees them: right, up, forward
             sx, sz = (-1.0 if c % 2 == 0 else 1.0), (z0 if c < 2 else z1) - position[2]
             wx, wy = ox + sx * ux, oy + sx * uy
-            f = wx * axes[2, 0] + wy * axes[2, 1] + sz * axes[2, 2]
-            if f < NEAR:
-                behind += 1
-                continue
-            cx = (wx * axes[0, 0] + wy * axes[0, 1] + sz * axes[0, 2]) / f / tangent
-            cy = (wx * axes[1, 0] + wy * axes[1, 1] + sz * axes[1, 2]) / f / tangent
-            col, row = int((cx + 1) * size / 2), int((1 - cy) * size / 2)
-            col0, col1, row0, row1 = min(col0, col), max(col1, col), min(row0, row), max(row1, row)
-        if behind == 4:
-            continue
-        if behind:
-            col0, col1, row0, row1 = 0, size - 1, 0, size - 1
+            for k in range(3):
+                corners[c, k] = wx * axes[k, 0] + wy * axes[k, 1] + sz * axes[k, 2]
+        col0, col1, row0, row1 = size, -1, size, -1
+        for i, j in ((0, 1), (1, 3), (3, 2), (2, 0)):  # each edge's two ends, the nearer moved to NEAR where it lies before it
+            for c, other in ((i, j), (j, i)):
+                f, g = corners[c, 2], corners[other, 2]
+                if f < NEAR and g < NEAR:
+                    continue
+                share = (NEAR - f) / (g - f) if f < NEAR else 0.0
+                f = max(f, NEAR)
+                cx = (corners[c, 0] + share * (corners[other, 0] - corners[c, 0])) / f / tangent
+                cy = (corners[c, 1] + share * (corners[other, 1] - corners[c, 1])) / f / tangent
+                col, row = int((cx + 1) * size / 2), int((1 - cy) * size / 2)
+                col0, col1, row0, row1 = min(col0, col), max(col1, col), min(row0, row), max(row1, row)
         col0, col1, row0, row1 = max(col0 - 1, 0), min(col1 + 1, size - 1), max(row0 - 1, 0), min(row1 + 1, size - 1)
         if col0 > col1 or row0 > row1:
             continue
@@ -400,7 +417,7 @@ def render(size, axes, position, heading, half_fov, walls, wall_texture, data, t
         texels = table[number, 0, 1] / (z1 - z0)
         mean_t = np.hypot(ox, oy)
         facing = max(abs(ox * nx + oy * ny) / max(mean_t, 0.1), 0.1)
-        level = min(max(int(np.floor(np.log2(max(mean_t * pixel * texels / np.sqrt(facing), 1.0)) + 0.5)), 0), 5)
+        level = _level((mean_t * pixel * texels) ** 2 / facing)
         start, height, width = table[number, level, 0], table[number, level, 1], table[number, level, 2]
         for row in range(row0, row1 + 1):
             b = -((row + 0.5) / size * 2 - 1) * tangent
@@ -427,7 +444,7 @@ def render(size, axes, position, heading, half_fov, walls, wall_texture, data, t
                     continue
                 r, g, bl = (sample[0] / 255) ** 2, (sample[1] / 255) ** 2, (sample[2] / 255) ** 2
                 r, g, bl = r * (lr + glow), g * (lg + glow), bl * (lb + glow)
-                fog = 1 - np.exp(-t * np.hypot(dx, dy) * haze)
+                fog = 1 - np.exp(-t * np.sqrt(dx * dx + dy * dy) * haze)
                 r, g, bl = r + (light[12] - r) * fog, g + (light[13] - g) * fog, bl + (light[14] - bl) * fog
                 image[row, col, 0] += (r - image[row, col, 0]) * alpha
                 image[row, col, 1] += (g - image[row, col, 1]) * alpha
