@@ -27,7 +27,7 @@ from vgeo.joint import Domain, Warp, mine_pairs, train_alone
 from vgeo.kept import results_of
 from vgeo.layout import NIGHT_TARGET, find
 from vgeo.metrics import first_hit, recall
-from vgeo.models import CITY_WEIGHTS, TRUNK, build, load_weights, save_weights, trunk_hash, weights_hash
+from vgeo.models import CITY_WEIGHTS, TRUNK, build, folded, load_weights, save_weights, trunk_hash, weights_hash
 from vgeo.multiscale import METHODS, SCALES, aggregate
 from vgeo.parallel import device, first, part
 from vgeo.profiles import ROOT, profile
@@ -436,7 +436,7 @@ class Study:
         root = Path(table.attrs["root"])
         whole, size = self._table(root), self.profile.test_size
         recipe = {"weights": self._hash(weights), "backbone": backbone, "images": self._fingerprint(whole), "size": size, "scale": scale,
-                  "brightness": brightness, "stored": self.stores, "version": 2}
+                  "brightness": brightness, "stored": self.stores, "version": 3}
         label = f"describe {self._name(root)} {recipe['weights'][:6]}{_words(scale, brightness)}"
 
         def make(folder):
@@ -450,7 +450,7 @@ class Study:
         words = f"{self._name(root)}{_words(scale, brightness)}"
         if not self.stores:
             return describe(model, list(table["path"]), size, scale, brightness, progress=f"describe {words}")
-        recipe = {"trunk": trunk_hash(model), "images": self._fingerprint(table), "size": size, "scale": scale, "brightness": brightness, "version": 1}
+        recipe = {"trunk": trunk_hash(model), "images": self._fingerprint(table), "size": size, "scale": scale, "brightness": brightness, "version": 2}
         label = f"trunk {words} {model.backbone_name}"
         folder = self._step(label, "trunks", recipe,
                             lambda folder: store_trunk(model, list(table["path"]), folder / "trunk.npy", size, scale, brightness, progress=label))
@@ -485,7 +485,7 @@ class Study:
         data, weights = self.sets[dataset], self.train(name, seed) / "extra.safetensors"
         recipe = {"model": self._hash(self.weights(name, seed)), "regression": self._hash(weights), "pairs": hashlib.sha256(pairs.tobytes()).hexdigest(),
                   "queries": self._fingerprint(data.queries), "database": self._fingerprint(data.database), "size": self.profile.image_size,
-                  "brightness": brightness, "warped": warped, "stages": self.profile.geowarp["stages"], "precision": precision(), "version": 2}
+                  "brightness": brightness, "warped": warped, "stages": self.profile.geowarp["stages"], "precision": precision(), "version": 3}
         label = f"compare {len(pairs)} pairs {dataset} {recipe['model'][:6]}{_words(1.0, brightness)}{'' if warped else ' unwarped'}"
 
         def make(folder):
@@ -499,7 +499,7 @@ class Study:
     def warp_model(self, name, seed=0):
         """A GeoWarp model's local features, a function of normalised images, and its regression, in evaluation mode."""
         stages = self.profile.geowarp["stages"][TRAININGS[name]["backbone"]]
-        model = self.model(name, seed)
+        model = folded(self.model(name, seed))
         extra = load_weights(Warp([], [], None, None, None, seed), self.train(name, seed) / "extra.safetensors").to(device()).eval()
         return lambda images: local_features(model.features(images, stages)), extra.regression
 
