@@ -32,7 +32,7 @@ def main(arguments=None):
     locate.add_argument("--weights", metavar="FILE", help="a .safetensors of ours or a .pth of CosPlace's instead of the packaged ResNet18")
     locate.add_argument("--out", metavar="FOLDER", default="located", help="where locations.csv, locations.geojson and map.html go (default: located)")
     options = parser.parse_args(arguments)
-    if int(os.environ.get("RANK", 0)):  # torchrun's: not the first process, the one that speaks
+    if os.environ.get("RANK", "0") != "0":  # torchrun's: not the first process, the one that speaks
         os.environ["TQDM_DISABLE"] = "1"
         sys.stdout = open(os.devnull, "w")
 
