@@ -22,13 +22,13 @@ import numpy as np
 import pandas as pd
 import psutil
 import torch
+from bare import city_model, seconds, training_step
 
 from vgeo import city, geowarp, needs
 from vgeo.datasets import cosplace_classes, load_batches, read_images
 from vgeo.describe import describe
 from vgeo.joint import Domain, Warp
-from vgeo.losses import MARGINS, AngularMarginLoss
-from vgeo.models import BACKBONES, build, freeze
+from vgeo.models import BACKBONES, folded
 from vgeo.parallel import device
 from vgeo.profiles import PAPER_COUNTS, ROOT, profile
 from vgeo.retrieve import search
@@ -43,14 +43,6 @@ IMAGES = 1024 if GPU else 16  # described at each scale
 PAIRS = 1600 if GPU else 40
 JOINT = {"efficientnet_v2_s": 26e9, "resnet18": 0}  # bytes: GeoWarp's joint training of the larger network was killed on a machine with 24 GiB (25.8e9)
 TARGET = ROOT / "results" / "benchmarks" / "rehearsal.csv"
-
-
-def seconds(work):
-    began = time.perf_counter()
-    work()
-    if GPU:
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
 
 
 def training(name, table, night, folder):
@@ -82,34 +74,16 @@ def training(name, table, night, folder):
     if extra:
         return from_files, None
 
-    model = build(recipe.backbone, "city").to(device(), memory_format=torch.channels_last)
-    freeze(model)
-    criterion = AngularMarginLoss(512, int(table["label"].max()) + 1, MARGINS[recipe.margin]).to(device())
-    optimizers = [torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 1e-5), torch.optim.Adam(criterion.parameters(), 0.01)]
     images = torch.randn(len(rows[0]), 3, recipe.image_size, recipe.image_size, device=device()).contiguous(memory_format=torch.channels_last)
-    labels = torch.arange(len(rows[0]), device=device())
-
-    def step():
-        with torch.autocast(device().type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-            with torch.no_grad():
-                trunk = model.trunk(images)
-            maps = model.upper(trunk)
-        loss = criterion(model.head(maps), labels)
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        loss.backward()
-        for optimizer in optimizers:
-            optimizer.step()
-
-    step()
+    labels, step = torch.arange(len(rows[0]), device=device()), training_step(recipe, int(table["label"].max()) + 1)
+    step(images, labels, True)
     n = max(2, ITERATIONS // 3)
-    bare = len(images) * n / seconds(lambda: [step() for _ in range(n)])
-    return from_files, bare
+    return from_files, len(images) * n / seconds(lambda: [step(images, labels, True) for _ in range(n)])
 
 
 def describing(backbone, paths, scale):
     """Images a second from files, and the bare forward pass."""
-    model = build(backbone, "city").to(device()).eval()
+    model = city_model(backbone)
     describe(model, paths[:4], None, scale)
     from_files = len(paths) / seconds(lambda: describe(model, paths, None, scale))
     side = round(PAPER.image_size * scale)
@@ -120,7 +94,7 @@ def describing(backbone, paths, scale):
 
 def comparing(backbone, paths):
     """Pairs a second: every query with five photos."""
-    model, regression = build(backbone, "city").to(device(), memory_format=torch.channels_last).eval(), geowarp.Regression().to(device()).eval()
+    model, regression = folded(city_model(backbone)), geowarp.Regression().to(device()).eval()
     pairs = np.array([(q % len(paths), (q * PAPER.rerank + i) % len(paths)) for q in range(PAIRS // PAPER.rerank) for i in range(PAPER.rerank)])
 
     def local(images):

@@ -24,6 +24,7 @@ import faiss
 import numpy as np
 import pandas as pd
 import torch
+from bare import city_model, seconds, training_step
 from PIL import Image
 from pytest import MonkeyPatch
 
@@ -33,9 +34,8 @@ from vgeo.city import Plan, _database_part
 from vgeo.datasets import load_batches
 from vgeo.describe import describe, stored
 from vgeo.geowarp import pair_scores, rerank
-from vgeo.losses import MARGINS, AngularMarginLoss
 from vgeo.metrics import first_hit, paired_test, recall
-from vgeo.models import CITY_WEIGHTS, IMAGENET_MEAN, IMAGENET_STD, build, freeze, load_weights, normalise
+from vgeo.models import CITY_WEIGHTS, IMAGENET_MEAN, IMAGENET_STD, build, load_weights, normalise
 from vgeo.multiscale import METHODS, SCALES
 from vgeo.parallel import device
 from vgeo.profiles import ROOT
@@ -49,14 +49,6 @@ BATCH, SIZE, K = 32, 96, 20
 
 
 # ---- measuring ----
-
-def seconds(work):
-    began = time.perf_counter()
-    work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
-
 
 def turns(ours, other, rounds=5):
     """Seconds of both, in turns: their medians, and the median of the rounds' ratios other / ours."""
@@ -89,11 +81,6 @@ def quiet():
 @cache
 def study():
     return Study("city")
-
-
-def model_of(backbone):
-    model = load_weights(build(backbone), CITY_WEIGHTS / f"{backbone}.safetensors").eval()
-    return model.to(device(), memory_format=torch.channels_last)
 
 
 def some(items, n):
@@ -143,7 +130,7 @@ def plain_search(database, queries):
 def extraction():
     """`describe` from files against forward passes of the same model on tensors in memory, same batches, same dtype."""
     for backbone, count in (("resnet18", 20 * BATCH), ("efficientnet_v2_s", 8 * BATCH)):
-        model, paths = model_of(backbone), some(list(study().train_table["path"]), count)
+        model, paths = city_model(backbone), some(list(study().train_table["path"]), count)
         tensors = [normalise(images.to(device())).contiguous(memory_format=torch.channels_last) for _, images in load_batches(paths, BATCH, SIZE)]
 
         @torch.inference_mode()
@@ -162,14 +149,11 @@ def training():
     recipe = replace(recipe, epochs=1, iterations=count)
     labels, paths = table["label"].to_numpy(), table["path"].to_numpy()
     rows = batches(labels, recipe.batch_size, 0, count, recipe.seed)
-    start = model_of(recipe.backbone)
+    start = city_model(recipe.backbone)
     trunks = [trunk.half() for trunk in live_views(start, paths, rows, SIZE, recipe.seed, 0, recipe.precision)]
     images = [normalise(batch.to(device())).contiguous(memory_format=torch.channels_last)
               for _, batch in load_batches(paths[np.concatenate(rows)], BATCH, SIZE)]
     places = [torch.from_numpy(labels[part]).to(device()) for part in rows]
-
-    def autocast():
-        return torch.autocast(device().type, torch.bfloat16, enabled=recipe.precision == "bf16")
 
     def ours(views):
         times = []
@@ -184,24 +168,10 @@ def training():
         return (times[-1] - times[skip]) / (count - 1 - skip)
 
     def bare(batches, whole):
-        model, criterion = model_of(recipe.backbone).train(), AngularMarginLoss(512, int(labels.max()) + 1, MARGINS[recipe.margin]).to(device())
-        freeze(model)
-        optimizers = [torch.optim.Adam([p for p in model.parameters() if p.requires_grad], recipe.lr_model),
-                      torch.optim.Adam(criterion.parameters(), recipe.lr_classifier)]
-        times = []
+        step, times = training_step(recipe, int(labels.max()) + 1), []
         for batch, place in zip(batches, places):
             times.append(time.perf_counter())
-            with autocast():
-                if whole:
-                    with torch.no_grad():
-                        batch = model.trunk(batch)
-                maps = model.upper(batch)
-            loss = criterion(model.head(maps), place)
-            for optimizer in optimizers:
-                optimizer.zero_grad()
-            loss.backward()
-            for optimizer in optimizers:
-                optimizer.step()
+            step(batch, place, whole)
         return (times[-1] - times[skip]) / (count - 1 - skip)
 
     with tempfile.TemporaryDirectory() as folder:
@@ -412,7 +382,7 @@ def precisions():
         return row(what, 100 * a.mean(), 100 * b.mean(), "R@1, %", p, 0.05, note=f"ratio is p; first predictions the same: {100 * np.mean(first == other):.1f} %{note}")
 
     for backbone in ("resnet18", "efficientnet_v2_s"):
-        model = model_of(backbone)
+        model = city_model(backbone)
         with torch.autocast(device().type, torch.bfloat16):
             low = right(model)
         yield compare(f"describing in bf16 (not used), {backbone}", low, right(model))
@@ -441,7 +411,7 @@ def precisions():
 def growth():
     """Seconds at growing counts, the best of three; growth.csv and its slopes in a log-log plot: 1 is linear."""
     data, result = study().sets["sf-xs"], study().result(Evaluation("GeoWarp"), "sf-xs")
-    model, (local, regression) = model_of("resnet18"), study().warp_model("GeoWarp")
+    model, (local, regression) = city_model("resnet18"), study().warp_model("GeoWarp")
     photos, queries, database = some(list(study().train_table["path"]), 1280), list(data.queries["path"]), list(data.database["path"])
     known = describe(model, database, SIZE)
 
