@@ -24,6 +24,7 @@ BACKBONES = {  # name: (constructor, ImageNet weights, channels of the last feat
         torchvision.models.efficientnet_v2_s, torchvision.models.EfficientNet_V2_S_Weights.IMAGENET1K_V1, 1280
     ),
 }
+DIM = 512  # numbers of a descriptor
 TRUNK = 6  # stages: ResNet18 up to layer2 (stride 8), EfficientNetV2-S up to the sixth of its eight blocks (stride 16)
 CITY_WEIGHTS = Path(__file__).parent / "weights"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -99,7 +100,7 @@ class GeoModel(nn.Module):
         return self
 
 
-def build(backbone, weights=None, dim=512):
+def build(backbone, weights=None, dim=DIM):
     """The model for `backbone` ("resnet18" or "efficientnet_v2_s") with descriptors of `dim` numbers, in training mode.
 
     weights: None, random; "city", the weights that come with the package; "imagenet", torchvision's for the

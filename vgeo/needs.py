@@ -9,11 +9,11 @@ import torch
 
 from vgeo.datasets import RetrievalSet
 from vgeo.errors import VgeoError
-from vgeo.models import BACKBONES, build
+from vgeo.models import BACKBONES, DIM, build
 from vgeo.multiscale import SCALES
 from vgeo.rows import LOSSES, RESNET, SHARES, SOUPS, TABLES, TRAININGS, Fusion, backbone_of
 
-DESCRIPTOR = 512 * 4  # bytes
+DESCRIPTOR = DIM * 4  # bytes
 BASE_MEMORY = 3e9  # bytes of Python, torch and the images that are decoded ahead
 
 
@@ -44,7 +44,7 @@ def disk(study):
         views = p.epochs * p.iterations * p.batch_size * 2  # of the training images and of the night target
         found["trunk features"] += sum(len(seeds) * views * _trunk_bytes(model, p.image_size) for model in models.values())
     # one training at a time: its weights, the best epoch's, and Adam's two moments
-    found["a checkpoint"] = 4 * max(weights.values()) + 3 * 512 * 4 * study.train_table.attrs["classes"]
+    found["a checkpoint"] = 4 * max(weights.values()) + 3 * DESCRIPTOR * study.train_table.attrs["classes"]
     return found
 
 

@@ -19,7 +19,7 @@ from vgeo.datasets import cosplace_classes, load_batches, open_retrieval_set, re
 from vgeo.describe import describe
 from vgeo.losses import AngularMarginLoss, Margin
 from vgeo.metrics import first_hit, recall
-from vgeo.models import CITY_WEIGHTS, build, load_weights, save_weights, weights_hash
+from vgeo.models import CITY_WEIGHTS, DIM, build, load_weights, save_weights, weights_hash
 from vgeo.parallel import device
 from vgeo.retrieve import search
 from vgeo.train import batches, by_class, precision
@@ -144,7 +144,7 @@ def _pretrain(backbone, stages, table, teacher, checks, folder):
         if isinstance(module, torchvision.ops.StochasticDepth):
             module.p = 0.0  # a network that has learned nothing yet loses too much by it
     labels, paths = table["label"].to_numpy(), table["path"].to_numpy()
-    criterion = AngularMarginLoss(512, int(labels.max()) + 1, MARGIN).to(where)
+    criterion = AngularMarginLoss(DIM, int(labels.max()) + 1, MARGIN).to(where)
     add_neck(model)
     optimizer = torch.optim.AdamW([{"params": model.parameters(), "weight_decay": 0.02}, {"params": criterion.parameters(), "weight_decay": 0.0}])
     checkpoint = Checkpoint(folder / "checkpoint.pt", model=model, criterion=criterion, optimizer=optimizer)

@@ -145,7 +145,11 @@ def run_study(profile, data=None, image_size=None, seeds=None):
     for each and where the results lie. Of two runs for one folder of results the second waits, and then finds what the first made."""
     study, parameters, notebooks = Study(profile, data, image_size, seeds), parameters_of(profile, data, image_size, seeds), notebooks_of()
     with alone(study.cache, f"run-{study.results.name}", f"{study.results}: another run writes it; waits for it"):
-        _run(study, parameters, notebooks)
+        try:
+            _run(study, parameters, notebooks)
+        except OSError as error:
+            error.filename = error.filename or str(study.results)  # a full disk names no file
+            raise
 
 
 def _run(study, parameters, notebooks):

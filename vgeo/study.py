@@ -27,7 +27,7 @@ from vgeo.joint import Domain, Warp, mine_pairs, train_alone
 from vgeo.kept import results_of
 from vgeo.layout import NIGHT_TARGET, find
 from vgeo.metrics import first_hit, recall
-from vgeo.models import CITY_WEIGHTS, TRUNK, build, folded, load_weights, save_weights, trunk_hash, weights_hash
+from vgeo.models import CITY_WEIGHTS, DIM, TRUNK, build, folded, load_weights, save_weights, trunk_hash, weights_hash
 from vgeo.multiscale import METHODS, SCALES, aggregate
 from vgeo.parallel import device, first, part
 from vgeo.profiles import ROOT, profile
@@ -191,7 +191,7 @@ class Study:
         p, recipe, base = self.profile, self.recipe(name, seed), self.extractor_of(name)
         made_of = {"extractor": self._hash(self.weights(base, seed)), "images": self._fingerprint(self.train_table), "geowarp": p.geowarp, "seed": seed,
                    "classes": self.train_table.attrs["classes"], "size": p.image_size, "without": list(recipe.without), "lr": recipe.lr_extra,
-                   "precision": recipe.precision, "device": device().type, "version": 1}
+                   "precision": recipe.precision, "device": device().type, "version": 2}
         label = f"train {name}" + (f", seed {seed}" if seed else "")
 
         def make(folder):
@@ -255,7 +255,7 @@ class Study:
             pairs = np.array([pair for pairs in _candidates(self.result(Evaluation("GeoWarp"), dataset), k)[: len(paths)] for pair in pairs])
             describe(model, paths, size)  # warms up
             plain = seconds(lambda: describe(model, paths, size))
-            searched = seconds(lambda: search(np.zeros((len(database), 512), np.float32), np.zeros((len(paths), 512), np.float32), k))
+            searched = seconds(lambda: search(np.zeros((len(database), DIM), np.float32), np.zeros((len(paths), DIM), np.float32), k))
             compared = seconds(lambda: pair_scores(local, regression, paths, database, pairs, self.profile.image_size, precision=precision()))
             found["GeoWarp testing"] = (plain + searched + compared) / (plain + searched)
             found["brightness testing"] = seconds(lambda: describe(model, paths, size, brightness=NIGHT_BRIGHTNESS)) / plain
@@ -400,7 +400,7 @@ class Study:
         k = min(self.profile.predictions, len(data.database))
         recipe = {"queries": [folder.name for folder in queries], "database": [folder.name for folder in database], "method": multiscale, "k": k,
                   "rows": hashlib.sha256(data.queries.index.to_numpy().tobytes()).hexdigest(), "version": 2}
-        factory, why = choose_index(len(data.database), 512, psutil.virtual_memory().total)
+        factory, why = choose_index(len(data.database), DIM, psutil.virtual_memory().total)
         if factory:  # not part of the recipes of exact searches
             recipe |= {"index": factory}
 

@@ -14,7 +14,7 @@ from vgeo.artefacts import Checkpoint
 from vgeo.datasets import load_batches
 from vgeo.errors import VgeoError
 from vgeo.losses import MARGINS, AngularMarginLoss
-from vgeo.models import build, freeze, save_weights
+from vgeo.models import DIM, build, freeze, save_weights
 from vgeo.parallel import WHOLE, average_gradients, device, mean, part, share_statistics
 
 LOG_EVERY = 25  # iterations averaged in a row of the log
@@ -130,7 +130,7 @@ def train(recipe, table, validate, folder, views, target_views=None, extra=None,
     model = build(recipe.backbone, recipe.weights).to(where, memory_format=torch.channels_last)
     freeze(share_statistics(model))
     labels = table["label"].to_numpy()
-    criterion = AngularMarginLoss(512, int(labels.max()) + 1, MARGINS[recipe.margin]).to(where)
+    criterion = AngularMarginLoss(DIM, int(labels.max()) + 1, MARGINS[recipe.margin]).to(where)
     parts = {"model": model, "criterion": criterion,
              "optimizer": torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=recipe.lr_model),
              "classifier": torch.optim.Adam(criterion.parameters(), lr=recipe.lr_classifier)}

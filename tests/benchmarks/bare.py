@@ -5,7 +5,7 @@ import time
 import torch
 
 from vgeo.losses import MARGINS, AngularMarginLoss
-from vgeo.models import CITY_WEIGHTS, build, freeze, load_weights
+from vgeo.models import CITY_WEIGHTS, DIM, build, freeze, load_weights
 from vgeo.parallel import device
 
 
@@ -25,7 +25,7 @@ def city_model(backbone):
 
 def training_step(recipe, classes):
     """step(batch, labels, from_images) of a new model: the recipe's forward pass, loss, backward pass and optimizers' steps."""
-    model, criterion = city_model(recipe.backbone).train(), AngularMarginLoss(512, classes, MARGINS[recipe.margin]).to(device())
+    model, criterion = city_model(recipe.backbone).train(), AngularMarginLoss(DIM, classes, MARGINS[recipe.margin]).to(device())
     freeze(model)
     optimizers = [torch.optim.Adam([p for p in model.parameters() if p.requires_grad], recipe.lr_model),
                   torch.optim.Adam(criterion.parameters(), recipe.lr_classifier)]

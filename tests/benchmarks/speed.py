@@ -1,7 +1,7 @@
 """Speed: the study against bare PyTorch and against the plain protocol of the field's scripts -> results/benchmarks/speed.csv, growth.csv,
-figures/speed.png.
+gains.csv, figures/speed.png.
 
-    .venv/bin/python tests/benchmarks/speed.py [NAMES, default all: extraction training table reranking search second city rendering precision growth]
+    .venv/bin/python tests/benchmarks/speed.py [NAMES, default all: extraction training table reranking search second city rendering precision growth gains]
 
 A ratio is measured in one process on one machine: ours and what it is compared with take turns, and the median over the rounds of their ratios
 counts. What is measured is merged into the files by its name, so that a stopped run has left what it finished. The photos and models are the
@@ -27,6 +27,7 @@ import torch
 from bare import city_model, seconds, training_step
 from PIL import Image
 from pytest import MonkeyPatch
+from torch.utils.flop_counter import FlopCounterMode
 
 from vgeo import city as rendered
 from vgeo import geowarp, kept, report
@@ -35,7 +36,7 @@ from vgeo.datasets import load_batches
 from vgeo.describe import describe, stored
 from vgeo.geowarp import pair_scores, rerank
 from vgeo.metrics import first_hit, paired_test, recall
-from vgeo.models import CITY_WEIGHTS, IMAGENET_MEAN, IMAGENET_STD, build, load_weights, normalise
+from vgeo.models import CITY_WEIGHTS, IMAGENET_MEAN, IMAGENET_STD, build, folded, load_weights, normalise
 from vgeo.multiscale import METHODS, SCALES
 from vgeo.parallel import device
 from vgeo.profiles import ROOT
@@ -267,11 +268,13 @@ def reranking():
     orders = {"plain": rerank(predictions, plain(), k)[1]} | {numbers: rerank(predictions, ours(numbers), k)[1] for numbers in ("float32", "bf16")}
     positives = [data.positives[q] for q in chosen]
     right = {name: first_hit(np.take_along_axis(predictions[:, :k], order, 1), positives) == 0 for name, order in orders.items()}
+    chunks = [pairs[start:start + geowarp.CHUNK] for start in range(0, len(pairs), geowarp.CHUNK)]
+    encoded = 2 + sum(len(np.unique(chunk[:, side])) for chunk in chunks for side in (0, 1)) / len(pairs)
     for numbers in dict.fromkeys((precision(), "float32")):
         a, b, ratio = turns(lambda: ours(numbers), plain, 3)
         same = (orders[numbers] == orders["plain"]).all(1).mean()
         yield row(f"GeoWarp re-ranking, {numbers}", len(pairs) / a, len(pairs) / b, "pairs/s", ratio, 3.0, note=(
-            f"queries in the same order: {100 * same:.1f} %; R@1 {100 * right[numbers].mean():.1f} against {100 * right['plain'].mean():.1f}, "
+            f"{encoded:.2f} images encoded a pair, of 4; queries in the same order: {100 * same:.1f} %; R@1 {100 * right[numbers].mean():.1f} against {100 * right['plain'].mean():.1f}, "
             f"p = {paired_test(right[numbers], right['plain']):.2g}"))
 
 
@@ -441,8 +444,50 @@ def growth():
     yield from slopes
 
 
+def gains():
+    """gains.csv: what ideas were predicted to bring, from counts of operations and images alone, and what they bring."""
+    found, photos = [], some(list(study().train_table["path"]), 320)
+    images = torch.randn(BATCH, 3, SIZE, SIZE, device=device()).contiguous(memory_format=torch.channels_last)
+
+    def add(what, predicted, measured, why):
+        found.append({"what": what, "predicted": _digits(predicted), "measured": _digits(measured), "prediction": why})
+        print(*found[-1].values(), sep="; ", flush=True)
+
+    for backbone in ("resnet18", "efficientnet_v2_s"):
+        model = city_model(backbone)
+        fold = folded(model)
+        with torch.inference_mode(), torch.profiler.profile() as profiled:
+            model(images)
+        spent = {event.key: event.self_cpu_time_total for event in profiled.key_averages()}
+        share = spent["aten::native_batch_norm"] / sum(spent.values())
+        for numbers in ("float32", "bf16"):
+            with torch.inference_mode(), torch.autocast(device().type, torch.bfloat16, enabled=numbers == "bf16"):
+                measured = turns(lambda: fold(images), lambda: model(images), 15)[2]
+            add(f"BatchNorm folded into convolutions, {backbone}, {numbers}", 1 / (1 - share), measured, "its share of a float32 pass")
+    model = city_model("resnet18")
+    with FlopCounterMode(display=False) as trunk:
+        maps = model.trunk(images)
+    with FlopCounterMode(display=False) as upper:
+        model.upper(maps)
+    known = pd.read_csv(FOLDER / "speed.csv").set_index("what")
+    trained, read = (known["ours"][f"training step, {how}"] for how in ("the frozen stages' output stored", "from files"))
+    add("the trunk's output of augmented views stored for all trainings, an iteration of one", 1 + trunk.get_total_flops() / (3 * upper.get_total_flops()),
+        trained / read, "operations: the trunk forward, the rest forward and backward, as three passes")
+    add("local features before the warp once an image, not once a pair", 4 / float(known["note"]["GeoWarp re-ranking, float32"].split()[0]),
+        known["ratio"]["GeoWarp re-ranking, float32"], "images encoded a pair, of 4")
+
+    def decoded():
+        return [None for _ in load_batches(photos, BATCH, SIZE)]
+
+    describe(model, photos[:BATCH], SIZE)
+    whole, once = (min(seconds(work) for _ in range(3)) for work in (lambda: [describe(model, photos, SIZE, scale) for scale in SCALES], decoded))
+    add("five scales of one image share its decoding (not built)", 1.05, whole / (whole - 4 * once), "decoding was a hundredth of describing; the most that it can bring")
+    merge("gains", pd.DataFrame(found), [])
+    yield from ()
+
+
 BENCHMARKS = {"extraction": extraction, "training": training, "table": table, "reranking": reranking, "search": search_memory, "second": second,
-              "city": city, "rendering": rendering, "precision": precisions, "growth": growth}
+              "city": city, "rendering": rendering, "precision": precisions, "growth": growth, "gains": gains}
 
 
 # ---- results ----
