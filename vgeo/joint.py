@@ -14,7 +14,7 @@ from vgeo.datasets import load_batches
 from vgeo.describe import describe
 from vgeo.errors import VgeoError
 from vgeo.grl import Discriminator, domain_loss
-from vgeo.models import BACKBONES, folded, normalise, save_weights
+from vgeo.models import BACKBONES, normalise, save_weights
 from vgeo.parallel import average_gradients, device, part, share_statistics
 from vgeo.train import CHECKPOINT_SECONDS, LOG_EVERY, by_class, means, write_log
 
@@ -106,7 +106,7 @@ def train_alone(extra, model, iterations, lr, precision, folder, progress="train
     checkpoint to the same weights.
     """
     where = device()
-    model = folded(model.to(where)).requires_grad_(False)
+    model.to(where).eval().requires_grad_(False)
     share_statistics(extra).to(where).train()
     optimizer = torch.optim.Adam(extra.parameters(), lr=lr)
     checkpoint = Checkpoint(folder / "checkpoint.pt", extra=extra, optimizer=optimizer)

@@ -191,7 +191,7 @@ class Study:
         p, recipe, base = self.profile, self.recipe(name, seed), self.extractor_of(name)
         made_of = {"extractor": self._hash(self.weights(base, seed)), "images": self._fingerprint(self.train_table), "geowarp": p.geowarp, "seed": seed,
                    "classes": self.train_table.attrs["classes"], "size": p.image_size, "without": list(recipe.without), "lr": recipe.lr_extra,
-                   "precision": recipe.precision, "device": device().type, "version": 2}
+                   "precision": recipe.precision, "device": device().type, "version": 1}
         label = f"train {name}" + (f", seed {seed}" if seed else "")
 
         def make(folder):
