@@ -137,7 +137,7 @@ def freeze(model):
 def folded(model):
     """A copy of a GeoModel for inference: in evaluation mode, channels last, every BatchNorm of the backbone folded into the convolution before it.
 
-    Makes what `model` makes there, to rounding (1e-6), in about 0.8 of the time on a CPU. A model that is folded already is returned as it is.
+    Makes what `model` makes there, to rounding (1e-6), in 0.94 of the time on a CPU. A model that is folded already is returned as it is.
     """
     if not any(isinstance(module, nn.BatchNorm2d) for module in model.backbone.modules()):
         return model

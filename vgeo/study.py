@@ -80,6 +80,7 @@ class Study:
         self.now = self.cache / f"now-{self.results.name}"  # holds the label of the step that is being made
         self.steps, self.made = {}, Counter()  # made: seconds of each kind of step that this process made, those of steps inside not counted twice
         self._tables, self._models, self._hashes, self._scores, self._starts = {}, {}, {}, {}, {}
+        self._last = (None,)  # of `_ready`
 
     # ---- data ----
 
@@ -250,7 +251,7 @@ class Study:
         def make(folder):
             base = self.training_seconds("CosFace")
             found = {f"{name} training": self.training_seconds(name) / base for name in ("GRL", "EffV2s")}
-            model = self.model("GeoWarp")
+            model, _ = self._ready(RESNET, self.weights("GeoWarp"))
             local, regression = self.warp_model("GeoWarp")
             pairs = np.array([pair for pairs in _candidates(self.result(Evaluation("GeoWarp"), dataset), k)[: len(paths)] for pair in pairs])
             describe(model, paths, size)  # warms up
@@ -306,7 +307,7 @@ class Study:
 
     def validate(self, model):
         """R@1 in percent of a model on the validation set."""
-        found = [self._describe(model, table) for table in (self.val.database, self.val.queries)]
+        found = [self._describe(model, trunk_hash(model), table) for table in (self.val.database, self.val.queries)]
         return recall(first_hit(search(*found, 1)[0], self.val.positives), 1)
 
     def start(self, backbone):
@@ -324,6 +325,13 @@ class Study:
     def model(self, name, seed=0):
         """A trained model or a soup, on the device, in evaluation mode."""
         return self._load(backbone_of(name), self.weights(name, seed)).eval()
+
+    def _ready(self, backbone, path):
+        """(the model of a weights file, folded for inference; the hash of its trunk). The last one is kept: its data sets and scales follow each other."""
+        if self._last[0] != path:
+            model = self._load(backbone, path)
+            self._last = path, folded(model), trunk_hash(model)
+        return self._last[1:]
 
     def _load(self, backbone, path):
         return load_weights(build(backbone), path).to(device(), memory_format=torch.channels_last)
@@ -440,17 +448,17 @@ class Study:
         label = f"describe {self._name(root)} {recipe['weights'][:6]}{_words(scale, brightness)}"
 
         def make(folder):
-            np.save(folder / "descriptors.npy", self._describe(self._load(backbone, weights), whole, scale, brightness))
+            np.save(folder / "descriptors.npy", self._describe(*self._ready(backbone, weights), whole, scale, brightness))
 
         return self._step(label, "descriptors", recipe, make, together=True)
 
-    def _describe(self, model, table, scale=1.0, brightness=1.0):
-        """Descriptors of a whole folder's images by a model in memory; from the stored trunk where the profile has one."""
+    def _describe(self, model, trunk, table, scale=1.0, brightness=1.0):
+        """Descriptors of a whole folder's images by a model in memory, whose trunk has that hash; from the stored trunk where the profile has one."""
         size, root = self.profile.test_size, Path(table.attrs["root"])
         words = f"{self._name(root)}{_words(scale, brightness)}"
         if not self.stores:
             return describe(model, list(table["path"]), size, scale, brightness, progress=f"describe {words}")
-        recipe = {"trunk": trunk_hash(model), "images": self._fingerprint(table), "size": size, "scale": scale, "brightness": brightness, "version": 2}
+        recipe = {"trunk": trunk, "images": self._fingerprint(table), "size": size, "scale": scale, "brightness": brightness, "version": 2}
         label = f"trunk {words} {model.backbone_name}"
         folder = self._step(label, "trunks", recipe,
                             lambda folder: store_trunk(model, list(table["path"]), folder / "trunk.npy", size, scale, brightness, progress=label))
@@ -499,7 +507,7 @@ class Study:
     def warp_model(self, name, seed=0):
         """A GeoWarp model's local features, a function of normalised images, and its regression, in evaluation mode."""
         stages = self.profile.geowarp["stages"][TRAININGS[name]["backbone"]]
-        model = folded(self.model(name, seed))
+        model, _ = self._ready(backbone_of(name), self.weights(name, seed))
         extra = load_weights(Warp([], [], None, None, None, seed), self.train(name, seed) / "extra.safetensors").to(device()).eval()
         return lambda images: local_features(model.features(images, stages)), extra.regression
 
