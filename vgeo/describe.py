@@ -5,7 +5,7 @@ import torch
 from tqdm.auto import tqdm
 
 from vgeo.datasets import load_batches
-from vgeo.models import folded, normalise
+from vgeo.models import normalise
 from vgeo.parallel import WHOLE, gathered, part
 
 
@@ -15,7 +15,7 @@ def darken(images, brightness):
 
 
 def describe(model, paths, size, scale=1.0, brightness=1.0, batch_size=32, progress=None):
-    """Descriptors, float32 (len(paths), D), of image files in their order, by a GeoModel as in evaluation mode, where it lies.
+    """Descriptors, float32 (len(paths), D), of image files in their order; the model runs in evaluation mode where it lies.
 
     size: images are resized to round(size * scale) pixels, both sides; None: to their own size times the scale, equal ones in one batch.
     brightness multiplies the pixel values (0 to 255, rounded) before they are normalised. progress: words before a bar, or None for no bar.
@@ -28,8 +28,8 @@ def describe(model, paths, size, scale=1.0, brightness=1.0, batch_size=32, progr
         found[0][indices] = batch
         mine.extend(indices)
 
-    found, mine, share, model = [], [], part(), folded(model)
-    _forward(model, next(model.parameters()).device, paths, size, scale, brightness, batch_size, progress, gather, share)
+    found, mine, share = [], [], part()
+    _forward(model, model, paths, size, scale, brightness, batch_size, progress, gather, share)
     if share.count > 1:
         for indices, rows in gathered([(mine, found[0][mine])] if found else []):
             gather(indices, torch.from_numpy(rows))
@@ -44,15 +44,17 @@ def store_trunk(model, paths, path, size, scale=1.0, brightness=1.0, batch_size=
         maps[0][indices] = batch.half().cpu().numpy()
 
     maps = []
-    _forward(folded(model).trunk, next(model.parameters()).device, paths, size, scale, brightness, batch_size, progress, gather)
+    _forward(model, model.trunk, paths, size, scale, brightness, batch_size, progress, gather)
     maps[0].flush()
 
 
 def describe_stored(model, maps, batch_size=64):
-    """Descriptors, float32 (N, D), from the trunk's stored output (N, C, h, w), by a GeoModel as in evaluation mode, where it lies."""
-    model, where = folded(model), next(model.parameters()).device
+    """Descriptors, float32 (N, D), from the trunk's stored output (N, C, h, w); the model runs in evaluation mode where it lies."""
+    where, was_training = next(model.parameters()).device, model.training
+    model.eval().to(memory_format=torch.channels_last)
     with torch.inference_mode():
         found = [model.head(model.upper(stored(maps[i:i + batch_size], where))).cpu().numpy() for i in range(0, len(maps), batch_size)]
+    model.train(was_training)
     return np.concatenate(found)
 
 
@@ -61,10 +63,15 @@ def stored(maps, where):
     return torch.from_numpy(np.array(maps)).to(where).float().contiguous(memory_format=torch.channels_last)
 
 
-def _forward(function, where, paths, size, scale, brightness, batch_size, progress, gather, part=WHOLE):
-    """Calls gather(indices, function(images)) for all images, in batches or a part of them, on the device `where`."""
-    with torch.inference_mode(), tqdm(total=len(paths), desc=progress, unit=" images", disable=progress is None, leave=False) as bar:
-        for indices, images in load_batches(paths, batch_size, size and round(size * scale), scale=scale, part=part):
-            images = normalise(darken(images.to(where), brightness)).contiguous(memory_format=torch.channels_last)
-            gather(indices, function(images))
-            bar.update(len(indices))
+def _forward(model, function, paths, size, scale, brightness, batch_size, progress, gather, part=WHOLE):
+    """Calls gather(indices, function(images)) for all images, in batches or a part of them, with the model in evaluation mode."""
+    where, was_training = next(model.parameters()).device, model.training
+    model.eval().to(memory_format=torch.channels_last)
+    try:
+        with torch.inference_mode(), tqdm(total=len(paths), desc=progress, unit=" images", disable=progress is None, leave=False) as bar:
+            for indices, images in load_batches(paths, batch_size, size and round(size * scale), scale=scale, part=part):
+                images = normalise(darken(images.to(where), brightness)).contiguous(memory_format=torch.channels_last)
+                gather(indices, function(images))
+                bar.update(len(indices))
+    finally:
+        model.train(was_training)

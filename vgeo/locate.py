@@ -23,7 +23,7 @@ from vgeo.confidence import Calibration, fit
 from vgeo.datasets import check_images, image_paths, load_batches, positions, read_images, utm_projection
 from vgeo.errors import VgeoError, printable, say
 from vgeo.geowarp import GRID, local_features
-from vgeo.models import CITY_WEIGHTS, folded, normalise, weights_hash
+from vgeo.models import CITY_WEIGHTS, normalise, weights_hash
 from vgeo.parallel import device
 from vgeo.record import DATA
 from vgeo.retrieve import search
@@ -79,15 +79,15 @@ class Index:
     def __init__(self, photos, model, size, cache=None):
         if photos.attrs.get("zone") is None:
             raise VgeoError(f"{photos.attrs.get('root')}: metres without a UTM zone have no latitude: list the photos as file,lat,lon")
-        self.photos, self.model, self.weights, self.size, self.xy = photos, folded(model.to(device())), weights_hash(model), size, positions(photos)
+        self.photos, self.model, self.size, self.xy = photos, model.to(device()).eval(), size, positions(photos)
         # the stage whose map is the nearest to the grid of local features in size: stride 8 for 128 pixels, 32 for 512
         maps, sides = torch.zeros(1, 3, size, size, device=device()), []
         with torch.inference_mode():
-            for stage in self.model.stages:
+            for stage in model.stages:
                 maps = stage(maps)
                 sides.append(maps.shape[-1])
         self.stages = 1 + min(reversed(range(len(sides))), key=lambda i: abs(sides[i] - GRID))
-        recipe = {"weights": self.weights, "size": size, "stages": self.stages, "grid": GRID, "version": 1}
+        recipe = {"weights": weights_hash(model), "size": size, "stages": self.stages, "grid": GRID, "version": 1}
         self.store = Store(Path(cache or user_cache()) / f"{key(recipe)}.sqlite")
         self.keys, self.described = self.describe(list(photos["path"]), "index")
         self.descriptors = self.store.descriptors(self.keys)
@@ -98,6 +98,7 @@ class Index:
         new = {k: path for k, path in zip(keys, paths) if not self.store.has(k)}
         check_images(new.values())
         names, where = list(new), next(self.model.parameters()).device
+        self.model.to(memory_format=torch.channels_last)
         with torch.inference_mode(), tqdm(total=len(new), desc=progress, unit=" images", disable=not new or progress is None, leave=False) as bar:
             for indices, images in load_batches(new.values(), 32, self.size):
                 maps = self.model.features(normalise(images.to(where)).contiguous(memory_format=torch.channels_last), self.stages)
@@ -155,7 +156,7 @@ class Index:
                      f"were placed within {RADIUS:g} m; half of them had another photo within {np.median(held.nearest):.0f} m")
             return fit(held.answers.features, held.right), words
         shipped, few = json.loads(SHIPPED.read_text()), f"held out, your photos give {hits} right and {misses} wrong answers, {ENOUGH} of each are needed"
-        if (shipped["weights"], shipped["size"]) == (self.weights, self.size):
+        if (shipped["weights"], shipped["size"]) == (weights_hash(self.model), self.size):
             return Calibration(**shipped["calibration"]), f"{few}: calibrated on {shipped['made_of']} instead, which may not hold for yours"
         return None, f"{few}: no confidence can be given for these weights"
 

@@ -27,7 +27,7 @@ from vgeo.joint import Domain, Warp, mine_pairs, train_alone
 from vgeo.kept import results_of
 from vgeo.layout import NIGHT_TARGET, find
 from vgeo.metrics import first_hit, recall
-from vgeo.models import CITY_WEIGHTS, DIM, TRUNK, build, folded, load_weights, save_weights, trunk_hash, weights_hash
+from vgeo.models import CITY_WEIGHTS, DIM, TRUNK, build, load_weights, save_weights, trunk_hash, weights_hash
 from vgeo.multiscale import METHODS, SCALES, aggregate
 from vgeo.parallel import device, first, part
 from vgeo.profiles import ROOT, profile
@@ -251,7 +251,7 @@ class Study:
         def make(folder):
             base = self.training_seconds("CosFace")
             found = {f"{name} training": self.training_seconds(name) / base for name in ("GRL", "EffV2s")}
-            model, _ = self._ready(RESNET, self.weights("GeoWarp"))
+            model = self.model("GeoWarp")
             local, regression = self.warp_model("GeoWarp")
             pairs = np.array([pair for pairs in _candidates(self.result(Evaluation("GeoWarp"), dataset), k)[: len(paths)] for pair in pairs])
             describe(model, paths, size)  # warms up
@@ -307,7 +307,7 @@ class Study:
 
     def validate(self, model):
         """R@1 in percent of a model on the validation set."""
-        found = [self._describe(model, trunk_hash(model), table) for table in (self.val.database, self.val.queries)]
+        found = [self._describe(model, table) for table in (self.val.database, self.val.queries)]
         return recall(first_hit(search(*found, 1)[0], self.val.positives), 1)
 
     def start(self, backbone):
@@ -327,11 +327,10 @@ class Study:
         return self._load(backbone_of(name), self.weights(name, seed)).eval()
 
     def _ready(self, backbone, path):
-        """(the model of a weights file, folded for inference; the hash of its trunk). The last one is kept: its data sets and scales follow each other."""
+        """The model of a weights file. The last one is kept: its data sets and scales follow each other."""
         if self._last[0] != path:
-            model = self._load(backbone, path)
-            self._last = path, folded(model), trunk_hash(model)
-        return self._last[1:]
+            self._last = path, self._load(backbone, path).eval()
+        return self._last[1]
 
     def _load(self, backbone, path):
         return load_weights(build(backbone), path).to(device(), memory_format=torch.channels_last)
@@ -444,21 +443,21 @@ class Study:
         root = Path(table.attrs["root"])
         whole, size = self._table(root), self.profile.test_size
         recipe = {"weights": self._hash(weights), "backbone": backbone, "images": self._fingerprint(whole), "size": size, "scale": scale,
-                  "brightness": brightness, "stored": self.stores, "version": 3}
+                  "brightness": brightness, "stored": self.stores, "version": 2}
         label = f"describe {self._name(root)} {recipe['weights'][:6]}{_words(scale, brightness)}"
 
         def make(folder):
-            np.save(folder / "descriptors.npy", self._describe(*self._ready(backbone, weights), whole, scale, brightness))
+            np.save(folder / "descriptors.npy", self._describe(self._ready(backbone, weights), whole, scale, brightness))
 
         return self._step(label, "descriptors", recipe, make, together=True)
 
-    def _describe(self, model, trunk, table, scale=1.0, brightness=1.0):
-        """Descriptors of a whole folder's images by a model in memory, whose trunk has that hash; from the stored trunk where the profile has one."""
+    def _describe(self, model, table, scale=1.0, brightness=1.0):
+        """Descriptors of a whole folder's images by a model in memory; from the stored trunk where the profile has one."""
         size, root = self.profile.test_size, Path(table.attrs["root"])
         words = f"{self._name(root)}{_words(scale, brightness)}"
         if not self.stores:
             return describe(model, list(table["path"]), size, scale, brightness, progress=f"describe {words}")
-        recipe = {"trunk": trunk, "images": self._fingerprint(table), "size": size, "scale": scale, "brightness": brightness, "version": 2}
+        recipe = {"trunk": trunk_hash(model), "images": self._fingerprint(table), "size": size, "scale": scale, "brightness": brightness, "version": 1}
         label = f"trunk {words} {model.backbone_name}"
         folder = self._step(label, "trunks", recipe,
                             lambda folder: store_trunk(model, list(table["path"]), folder / "trunk.npy", size, scale, brightness, progress=label))
@@ -493,7 +492,7 @@ class Study:
         data, weights = self.sets[dataset], self.train(name, seed) / "extra.safetensors"
         recipe = {"model": self._hash(self.weights(name, seed)), "regression": self._hash(weights), "pairs": hashlib.sha256(pairs.tobytes()).hexdigest(),
                   "queries": self._fingerprint(data.queries), "database": self._fingerprint(data.database), "size": self.profile.image_size,
-                  "brightness": brightness, "warped": warped, "stages": self.profile.geowarp["stages"], "precision": precision(), "version": 3}
+                  "brightness": brightness, "warped": warped, "stages": self.profile.geowarp["stages"], "precision": precision(), "version": 2}
         label = f"compare {len(pairs)} pairs {dataset} {recipe['model'][:6]}{_words(1.0, brightness)}{'' if warped else ' unwarped'}"
 
         def make(folder):
@@ -507,7 +506,7 @@ class Study:
     def warp_model(self, name, seed=0):
         """A GeoWarp model's local features, a function of normalised images, and its regression, in evaluation mode."""
         stages = self.profile.geowarp["stages"][TRAININGS[name]["backbone"]]
-        model, _ = self._ready(backbone_of(name), self.weights(name, seed))
+        model = self.model(name, seed)
         extra = load_weights(Warp([], [], None, None, None, seed), self.train(name, seed) / "extra.safetensors").to(device()).eval()
         return lambda images: local_features(model.features(images, stages)), extra.regression
 

@@ -28,7 +28,7 @@ from vgeo import city, geowarp, needs
 from vgeo.datasets import cosplace_classes, load_batches, read_images
 from vgeo.describe import describe
 from vgeo.joint import Domain, Warp
-from vgeo.models import BACKBONES, folded
+from vgeo.models import BACKBONES
 from vgeo.parallel import device
 from vgeo.profiles import PAPER_COUNTS, ROOT, profile
 from vgeo.retrieve import search
@@ -94,7 +94,7 @@ def describing(backbone, paths, scale):
 
 def comparing(backbone, paths):
     """Pairs a second: every query with five photos."""
-    model, regression = folded(city_model(backbone)), geowarp.Regression().to(device()).eval()
+    model, regression = city_model(backbone), geowarp.Regression().to(device()).eval()
     pairs = np.array([(q % len(paths), (q * PAPER.rerank + i) % len(paths)) for q in range(PAIRS // PAPER.rerank) for i in range(PAPER.rerank)])
 
     def local(images):

@@ -22,12 +22,12 @@ SETTINGS = ("exact", "Flat", "SQ8", "IVF,SQ8", "IVF,PQ64")
 
 def draw(path, n, seed=0):
     """Writes n unit descriptors to a .npy and returns queries (QUERIES, DIM): other images of some of the places."""
-    from vgeo.models import CITY_WEIGHTS, build, load_weights, trunk_hash
+    from vgeo.models import CITY_WEIGHTS, build, load_weights
     from vgeo.study import Study
 
     study = Study("city")
     model = load_weights(build("resnet18"), CITY_WEIGHTS / "resnet18.safetensors")
-    known = study._describe(model, trunk_hash(model), study.val.database)
+    known = study._describe(model, study.val.database)
     values, vectors = np.linalg.eigh(np.cov(known.T))
     basis = (vectors * np.sqrt(values.clip(0))).T.astype(np.float32)
     rng = np.random.default_rng(seed)
