@@ -155,11 +155,11 @@ def _layers(walls, cx, cy, heading, reach, bins):
 
 
 @njit(**FAST, inline="always")
-def _level(step):
-    """The texture level whose texels are nearest in size, in octaves, to a footprint of `step` texels of level 0; given its square."""
+def _level(square):
+    """The texture level whose texels are nearest, in octaves, to a footprint of that many texels of level 0 squared."""
     level = 0
-    while level < 5 and step >= 2:
-        step *= 0.25
+    while level < 5 and square >= 2:
+        square *= 0.25
         level += 1
     return level
 
