@@ -66,6 +66,20 @@ def row(what, ours, against, unit, ratio, goal, at_most=False, note=""):
             "goal is": "at most" if at_most else "at least", "met": met, "note": note}
 
 
+def gain(what, predicted, measured, why):
+    """Puts a row into gains.csv: how many times faster an idea was predicted to be, from counts alone where they say it, and is."""
+    line = {"what": what, "predicted": _digits(predicted), "measured": _digits(measured), "prediction": why}
+    print("gain:", "; ".join(map(str, line.values())), flush=True)
+    merge("gains", pd.DataFrame([line]), [])
+
+
+def flops(work):
+    """Floating-point operations of work()."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
 def _digits(value):
     return value if value is None or isinstance(value, str) else float(f"{value:.4g}")
 
@@ -183,11 +197,16 @@ def training():
         ready = [stored(batch, device()) for batch in maps]
         ways = {"the frozen stages' output stored": (lambda model, first: (stored(batch, device()) for batch in maps[first:]), ready, False),
                 "from files": (lambda model, first: live_views(model, paths, rows, SIZE, recipe.seed, first, recipe.precision), images, True)}
+        rates = []
         for what, (views, tensors, whole) in ways.items():
             pairs = np.array([(ours(views), bare(tensors, whole)) for _ in range(3)])
+            rates.append(BATCH / np.median(pairs[:, 0]))
             ratio = float(np.median(pairs[:, 1] / pairs[:, 0]))
             yield row(f"training step, {what}", BATCH / np.median(pairs[:, 0]), BATCH / np.median(pairs[:, 1]), "images/s", ratio, 0.9,
                       note=f"against bare steps, {recipe.precision}")
+    trunk, upper = flops(lambda: start.trunk(images[0])), flops(lambda: start.upper(ready[0]))
+    gain("the trunk's output of augmented views stored for all trainings, an iteration of one", 1 + trunk / (3 * upper), rates[0] / rates[1],
+         "operations: the trunk forward, the rest forward and backward, as three passes")
 
 
 def table():
@@ -272,17 +291,14 @@ def reranking():
     right = {name: first_hit(np.take_along_axis(predictions[:, :k], order, 1), positives) == 0 for name, order in orders.items()}
     chunks = [pairs[start:start + geowarp.CHUNK] for start in range(0, len(pairs), geowarp.CHUNK)]
     encoded = 2 + sum(len(np.unique(chunk[:, side])) for chunk in chunks for side in (0, 1)) / len(pairs)
-    operations = []
-    for work in (lambda: ours("float32"), plain):
-        with FlopCounterMode(display=False) as counter:
-            work()
-        operations.append(counter.get_total_flops())
+    operations = flops(lambda: ours("float32")) / flops(plain)
     for numbers in dict.fromkeys((precision(), "float32")):
         a, b, ratio = turns(lambda: ours(numbers), plain, 3)
         same = (orders[numbers] == orders["plain"]).all(1).mean()
         yield row(f"GeoWarp re-ranking, {numbers}", len(pairs) / a, len(pairs) / b, "pairs/s", ratio, 3.0, note=(
-            f"{encoded:.2f} images encoded a pair, of 4, {operations[0] / operations[1]:.2f} of the operations; queries in the same order: {100 * same:.1f} %; R@1 {100 * right[numbers].mean():.1f} against {100 * right['plain'].mean():.1f}, "
-            f"p = {paired_test(right[numbers], right['plain']):.2g}"))
+            f"{encoded:.2f} images encoded a pair, of 4, {operations:.2f} of the operations; queries in the same order: {100 * same:.1f} %; "
+            f"R@1 {100 * right[numbers].mean():.1f} against {100 * right['plain'].mean():.1f}, p = {paired_test(right[numbers], right['plain']):.2g}"))
+    gain("local features before the warp once an image, not once a pair", 4 / encoded, ratio, "images encoded a pair, of 4; float32")
 
 
 def search_memory():
@@ -464,14 +480,8 @@ def folded(model):
 
 
 def gains():
-    """gains.csv: what ideas were predicted to bring, from counts of operations and images alone, and what they bring."""
-    found, photos = [], some(list(study().train_table["path"]), 320)
+    """Ideas that were measured and not built, into gains.csv; `training` and `reranking` write there what was."""
     images = torch.randn(BATCH, 3, SIZE, SIZE, device=device()).contiguous(memory_format=torch.channels_last)
-
-    def add(what, predicted, measured, why):
-        found.append({"what": what, "predicted": _digits(predicted), "measured": _digits(measured), "prediction": why})
-        print(*found[-1].values(), sep="; ", flush=True)
-
     for backbone in ("resnet18", "efficientnet_v2_s"):
         model = city_model(backbone)
         fold = folded(model)
@@ -482,26 +492,12 @@ def gains():
         for numbers in ("float32", "bf16"):
             with torch.inference_mode(), torch.autocast(device().type, torch.bfloat16, enabled=numbers == "bf16"):
                 measured = turns(lambda: fold(images), lambda: model(images), 15)[2]
-            add(f"BatchNorm folded into convolutions, {backbone}, {numbers} (not built)", 1 / (1 - share), measured, "its share of a float32 pass")
-    model = city_model("resnet18")
-    with FlopCounterMode(display=False) as trunk:
-        maps = model.trunk(images)
-    with FlopCounterMode(display=False) as upper:
-        model.upper(maps)
-    known = pd.read_csv(FOLDER / "speed.csv").set_index("what")
-    trained, read = (known["ours"][f"training step, {how}"] for how in ("the frozen stages' output stored", "from files"))
-    add("the trunk's output of augmented views stored for all trainings, an iteration of one", 1 + trunk.get_total_flops() / (3 * upper.get_total_flops()),
-        trained / read, "operations: the trunk forward, the rest forward and backward, as three passes")
-    add("local features before the warp once an image, not once a pair", 4 / float(known["note"]["GeoWarp re-ranking, float32"].split()[0]),
-        known["ratio"]["GeoWarp re-ranking, float32"], "images encoded a pair, of 4")
-
-    def decoded():
-        return [None for _ in load_batches(photos, BATCH, SIZE)]
-
+            gain(f"BatchNorm folded into convolutions, {backbone}, {numbers} (not built)", 1 / (1 - share), measured, "its share of a float32 pass")
+    model, photos = city_model("resnet18"), some(list(study().train_table["path"]), 320)
     describe(model, photos[:BATCH], SIZE)
-    whole, once = (min(seconds(work) for _ in range(3)) for work in (lambda: [describe(model, photos, SIZE, scale) for scale in SCALES], decoded))
-    add("five scales of one image share its decoding (not built)", 1.05, whole / (whole - 4 * once), "decoding was a hundredth of describing; the most that it can bring")
-    merge("gains", pd.DataFrame(found), [])
+    whole = min(seconds(lambda: [describe(model, photos, SIZE, scale) for scale in SCALES]) for _ in range(3))
+    once = min(seconds(lambda: [None for _ in load_batches(photos, BATCH, SIZE)]) for _ in range(3))
+    gain("five scales of one image share its decoding (not built)", 1.05, whole / (whole - 4 * once), "a guess; measured is the most that it can bring")
     yield from ()
 
 
