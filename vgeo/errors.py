@@ -17,7 +17,9 @@ class VgeoError(Exception):
 
 def printable(text):
     """The text in one line that any terminal shows as it is: 'a\\nb' becomes 'a\\\\nb'."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in str(text))
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in str(text)
+    )
 
 
 def say(line):
@@ -28,5 +30,7 @@ def say(line):
 def result(task, what, seconds=STALLED):
     """The result of a future; says, each time that it has been waited for so long, what is not done."""
     while not (task.done() or wait([task], seconds).done):
-        say(f"{what}: not done within {seconds:g} s, it may hang: wait, or stop with Ctrl-C, after which the same command goes on from here")
+        say(
+            f"{what}: not done within {seconds:g} s, it may hang: wait, or stop with Ctrl-C, after which the same command goes on from here"
+        )
     return task.result()

@@ -1,0 +1,938 @@
+"""Speed: the study against bare PyTorch and against the plain protocol of the field's scripts -> results/benchmarks/speed.csv, growth.csv,
+gains.csv, figures/speed.png.
+
+    .venv/bin/python tests/benchmarks/speed.py [NAMES, default all: extraction training table reranking search second city rendering precision growth gains]
+
+A ratio is measured in one process on one machine: ours and what it is compared with take turns, and the median over the rounds of their ratios
+counts. What is measured is merged into the files by its name, so that a stopped run has left what it finished. The photos and models are the
+city's: where results/cache does not hold them they are made first, which takes ten minutes more.
+"""
+
+import copy
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pandas as pd
+import torch
+from bare import city_model, seconds, training_step
+from PIL import Image
+from pytest import MonkeyPatch
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils.flop_counter import FlopCounterMode
+
+from vgeo import city as rendered
+from vgeo import geowarp, kept, report
+from vgeo.city.plan import Plan
+from vgeo.city.write import _database_part
+from vgeo.photos.images import load_batches
+from vgeo.retrieval.describe import describe, stored
+from vgeo.retrieval.rerank import pair_scores, rerank
+from vgeo.retrieval.metrics import first_hit, paired_test, recall
+from vgeo.models.weights import CITY_WEIGHTS, load_weights
+from vgeo.models.network import IMAGENET_MEAN, IMAGENET_STD, build, normalise
+from vgeo.retrieval.multiscale import METHODS, SCALES
+from vgeo.device import device
+from vgeo.study.profiles import ROOT
+from vgeo.retrieval.search import search
+from vgeo.study.rows import DATASETS, Evaluation
+from vgeo.study.study import Study
+from vgeo.training.batches import batches, live_views
+from vgeo.device import precision
+from vgeo.training.loop import train
+
+FOLDER = ROOT / "results" / "benchmarks"
+BATCH, SIZE, K = 32, 96, 20
+
+
+# ---- measuring ----
+
+
+def turns(ours, other, rounds=5):
+    """Seconds of both, in turns: their medians, and the median of the rounds' ratios other / ours."""
+    pairs = np.array([(seconds(ours), seconds(other)) for _ in range(rounds)])
+    return (*np.median(pairs, axis=0), float(np.median(pairs[:, 1] / pairs[:, 0])))
+
+
+def row(what, ours, against, unit, ratio, goal, at_most=False, note=""):
+    """A row of speed.csv; the ratio has to be at least the goal, or at most."""
+    met = (
+        ""
+        if ratio is None or goal is None
+        else "yes"
+        if (ratio <= goal if at_most else ratio >= goal)
+        else "no"
+    )
+    return {
+        "what": what,
+        "ours": _digits(ours),
+        "against": _digits(against),
+        "unit": unit,
+        "ratio": _digits(ratio),
+        "goal": goal,
+        "goal is": "at most" if at_most else "at least",
+        "met": met,
+        "note": note,
+    }
+
+
+def gain(what, predicted, measured, why):
+    """Puts a row into gains.csv: how many times faster an idea was predicted to be, from counts alone where they say it, and is."""
+    line = {
+        "what": what,
+        "predicted": _digits(predicted),
+        "measured": _digits(measured),
+        "prediction": why,
+    }
+    print("gain:", "; ".join(map(str, line.values())), flush=True)
+    merge("gains", pd.DataFrame([line]), [])
+
+
+def flops(work):
+    """Floating-point operations of work()."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def _digits(value):
+    return value if value is None or isinstance(value, str) else float(f"{value:.4g}")
+
+
+@contextmanager
+def quiet():
+    """Without progress bars."""
+    with open(os.devnull, "w") as nowhere:
+        before, sys.stderr = sys.stderr, nowhere
+        try:
+            yield
+        finally:
+            sys.stderr = before
+
+
+@cache
+def study():
+    return Study("city")
+
+
+def some(items, n):
+    """n of the items, evenly spaced."""
+    return [items[i] for i in np.linspace(0, len(items) - 1, min(n, len(items))).astype(int)]
+
+
+# ---- the plain protocol's parts: Pillow and torch, an image at a time ----
+
+
+def plain_image(path, size):
+    """A normalised float tensor (3, size, size), as torchvision's Resize, ToTensor and Normalize make it."""
+    with Image.open(path) as image:
+        pixels = torch.from_numpy(
+            np.array(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
+        )
+    mean, std = torch.tensor(IMAGENET_MEAN).view(3, 1, 1), torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    return (pixels.permute(2, 0, 1).float() / 255 - mean) / std
+
+
+class Plain(torch.utils.data.Dataset):
+    """Image files at several sizes."""
+
+    def __init__(self, paths, sizes):
+        self.paths, self.sizes = paths, sizes
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, index):
+        return [plain_image(self.paths[index], size) for size in self.sizes]
+
+
+def plain_descriptors(model, paths, sizes, method, batch_size):
+    """Descriptors (N, D) of images, those of all sizes aggregated."""
+    loader = torch.utils.data.DataLoader(Plain(paths, sizes), batch_size, num_workers=2)
+    with torch.inference_mode():
+        found = [
+            torch.stack([model(images.to(device())) for images in batch]).cpu().numpy()
+            for batch in loader
+        ]
+    return np.concatenate([METHODS[method](scales, axis=0) for scales in found]).astype(np.float32)
+
+
+def plain_search(database, queries):
+    index = faiss.IndexFlatL2(database.shape[1])
+    index.add(database)
+    return index.search(queries, K)[1]
+
+
+# ---- the benchmarks: each yields rows ----
+
+
+def extraction():
+    """`describe` from files against forward passes of the same model on tensors in memory, same batches, same dtype."""
+    for backbone, count in (("resnet18", 20 * BATCH), ("efficientnet_v2_s", 8 * BATCH)):
+        model, paths = city_model(backbone), some(list(study().train_table["path"]), count)
+        tensors = [
+            normalise(images.to(device())).contiguous(memory_format=torch.channels_last)
+            for _, images in load_batches(paths, BATCH, SIZE)
+        ]
+
+        @torch.inference_mode()
+        def bare():
+            for images in tensors:
+                model(images).cpu()
+
+        describe(model, paths[: 2 * BATCH], SIZE), bare()  # warms up
+        ours, other, ratio = turns(lambda: describe(model, paths, SIZE), bare, 7)
+        yield row(
+            f"extraction from files, {backbone}",
+            count / ours,
+            count / other,
+            "images/s",
+            ratio,
+            0.9,
+            note="against bare forward passes",
+        )
+
+
+def training():
+    """The loop of `train` against bare steps on tensors in memory: of the trained stages on the trunk's stored output, and from files."""
+    recipe, table, count, skip = study().recipe("CosFace"), study().train_table, 20, 4
+    recipe = replace(recipe, epochs=1, iterations=count)
+    labels, paths = table["label"].to_numpy(), table["path"].to_numpy()
+    rows = batches(labels, recipe.batch_size, 0, count, recipe.seed)
+    start = city_model(recipe.backbone)
+    trunks = [
+        trunk.half()
+        for trunk in live_views(start, paths, rows, SIZE, recipe.seed, 0, recipe.precision)
+    ]
+    images = [
+        normalise(batch.to(device())).contiguous(memory_format=torch.channels_last)
+        for _, batch in load_batches(paths[np.concatenate(rows)], BATCH, SIZE)
+    ]
+    places = [torch.from_numpy(labels[part]).to(device()) for part in rows]
+
+    def ours(views):
+        times = []
+
+        def timed(model, first):
+            for batch in views(model, first):
+                times.append(time.perf_counter())
+                yield batch
+
+        with tempfile.TemporaryDirectory() as folder, quiet():
+            train(recipe, table, lambda model: 0.0, Path(folder), timed)
+        return (times[-1] - times[skip]) / (count - 1 - skip)
+
+    def bare(batches, whole):
+        step, times = training_step(recipe, int(labels.max()) + 1), []
+        for batch, place in zip(batches, places):
+            times.append(time.perf_counter())
+            step(batch, place, whole)
+        return (times[-1] - times[skip]) / (count - 1 - skip)
+
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder, "trunk.npy"), np.stack([trunk.cpu().numpy() for trunk in trunks]))
+        maps = np.load(Path(folder, "trunk.npy"), mmap_mode="r")
+        ready = [stored(batch, device()) for batch in maps]
+        ways = {
+            "the frozen stages' output stored": (
+                lambda model, first: (stored(batch, device()) for batch in maps[first:]),
+                ready,
+                False,
+            ),
+            "from files": (
+                lambda model, first: live_views(
+                    model, paths, rows, SIZE, recipe.seed, first, recipe.precision
+                ),
+                images,
+                True,
+            ),
+        }
+        rates = []
+        for what, (views, tensors, whole) in ways.items():
+            pairs = np.array([(ours(views), bare(tensors, whole)) for _ in range(3)])
+            rates.append(BATCH / np.median(pairs[:, 0]))
+            ratio = float(np.median(pairs[:, 1] / pairs[:, 0]))
+            yield row(
+                f"training step, {what}",
+                BATCH / np.median(pairs[:, 0]),
+                BATCH / np.median(pairs[:, 1]),
+                "images/s",
+                ratio,
+                0.9,
+                note=f"against bare steps, {recipe.precision}",
+            )
+    trunk, upper = flops(lambda: start.trunk(images[0])), flops(lambda: start.upper(ready[0]))
+    gain(
+        "the trunk's output of augmented views stored for all trainings, an iteration of one",
+        1 + trunk / (3 * upper),
+        rates[0] / rates[1],
+        "operations: the trunk forward, the rest forward and backward, as three passes",
+    )
+
+
+def table():
+    """A multi-scale table, from nothing: 4 methods, 3 data sets, a quarter of the city's test photos. Ours is `Study.evaluate`, all that is stored
+    included; the plain protocol describes the database anew for every method and data set, and the queries one by one."""
+    weights = CITY_WEIGHTS / "resnet18.safetensors"
+    with tempfile.TemporaryDirectory() as folder:
+        copy_part(Path(study().data), Path(folder, "data"), 4)
+        sets, sizes = (
+            Study("city", Path(folder, "data")).sets,
+            [round(SIZE * scale) for scale in SCALES],
+        )
+        model = load_weights(build("resnet18"), weights).eval().to(device())
+
+        def ours():
+            shutil.rmtree(Path(folder, "cache"), ignore_errors=True)
+            new = Study("city", Path(folder, "data"))
+            new.cache, new.now = Path(folder, "cache"), Path(folder, "cache", "now")
+            new.cache.mkdir()
+            with quiet():
+                return {
+                    (method, name): new.evaluate(weights, name, multiscale=method).predictions
+                    for method in METHODS
+                    for name in DATASETS
+                }
+
+        def plain():
+            found = {}
+            for method in METHODS:
+                for name, data in sets.items():
+                    database = plain_descriptors(
+                        model, list(data.database["path"]), sizes, method, BATCH
+                    )
+                    queries = plain_descriptors(
+                        model, list(data.queries["path"]), [SIZE], method, 1
+                    )
+                    found[method, name] = plain_search(database, queries)
+            return found
+
+        last = {}
+        a, b, ratio = turns(lambda: last.update(ours=ours()), lambda: last.update(plain=plain()), 3)
+        one, two = last["ours"], last["plain"]
+        same = np.mean([np.mean((one[key] == two[key])[:, 0]) for key in one])
+        same_20 = np.mean([np.mean(one[key] == two[key]) for key in one])
+    yield row(
+        "one multi-scale table",
+        a,
+        b,
+        "s",
+        ratio,
+        8.0,
+        note=f"first predictions the same: {100 * same:.2f} %, of all 20: {100 * same_20:.2f} %",
+    )
+
+
+def copy_part(source, target, step):
+    """Every step-th photo of the test sets; of the night, those that are among tokyo-xs's."""
+    for name, part in (
+        ("sf-xs", "database"),
+        ("sf-xs", "queries_v1"),
+        ("tokyo-xs", "database"),
+        ("tokyo-xs", "queries_v1"),
+    ):
+        (target / name / "test" / part).mkdir(parents=True)
+        photos = sorted(
+            (source / name / "test" / part).iterdir(),
+            key=lambda path: (path.name.split("@")[7], path.name),
+        )
+        for photo in photos[::step]:
+            shutil.copy(photo, target / name / "test" / part)
+    night = target / "tokyo-night" / "test" / "queries_v1"
+    night.mkdir(parents=True)
+    for photo in (target / "tokyo-xs" / "test" / "queries_v1").glob("*@night@*"):
+        shutil.copy(photo, night)
+
+
+def reranking():
+    """GeoWarp's re-ranking of 5 predictions a query; the plain protocol is its authors' test loop: the query repeated for every candidate, every
+    pair read from files and encoded before the warp and after."""
+    data, k = study().sets["sf-xs"], 5
+    result = study().result(Evaluation("GeoWarp"), "sf-xs")
+    chosen = some(list(range(len(data.queries))), 40)
+    predictions, queries = result.predictions[chosen], list(data.queries["path"].iloc[chosen])
+    database = list(data.database["path"])
+    pairs = np.array(
+        [(q, image) for q, images in enumerate(predictions[:, :k].tolist()) for image in images]
+    )
+    local, regression = study().warp_model("GeoWarp")
+    model, stages = (
+        load_weights(build("resnet18"), study().weights("GeoWarp")).eval().to(device()),
+        study().profile.geowarp["stages"]["resnet18"],
+    )
+
+    def plain_local(images):
+        return geowarp.local_features(model.features(images, stages))
+
+    @torch.inference_mode()
+    def plain():
+        scores = np.empty((len(queries), k), np.float32)
+        for q, path in enumerate(queries):
+            query = plain_image(path, SIZE).repeat(k, 1, 1, 1).to(device())
+            images = torch.stack([plain_image(database[i], SIZE) for i in predictions[q, :k]]).to(
+                device()
+            )
+            corners = geowarp.symmetric(regression, plain_local(query), plain_local(images))
+            one, two = (
+                plain_local(geowarp.warp(part, corners[:, side]))
+                for side, part in enumerate((query, images))
+            )
+            scores[q] = (one * two).sum(1).mean((1, 2)).cpu().numpy()
+        return scores
+
+    def ours(numbers):
+        return pair_scores(
+            local, regression, queries, database, pairs, SIZE, precision=numbers
+        ).reshape(-1, k)
+
+    orders = {"plain": rerank(predictions, plain(), k)[1]} | {
+        numbers: rerank(predictions, ours(numbers), k)[1] for numbers in ("float32", "bf16")
+    }
+    positives = [data.positives[q] for q in chosen]
+    right = {
+        name: first_hit(np.take_along_axis(predictions[:, :k], order, 1), positives) == 0
+        for name, order in orders.items()
+    }
+    chunks = [pairs[start : start + geowarp.CHUNK] for start in range(0, len(pairs), geowarp.CHUNK)]
+    encoded = 2 + sum(len(np.unique(chunk[:, side])) for chunk in chunks for side in (0, 1)) / len(
+        pairs
+    )
+    operations = flops(lambda: ours("float32")) / flops(plain)
+    for numbers in dict.fromkeys((precision(), "float32")):
+        a, b, ratio = turns(lambda: ours(numbers), plain, 3)
+        same = (orders[numbers] == orders["plain"]).all(1).mean()
+        yield row(
+            f"GeoWarp re-ranking, {numbers}",
+            len(pairs) / a,
+            len(pairs) / b,
+            "pairs/s",
+            ratio,
+            3.0,
+            note=(
+                f"{encoded:.2f} images encoded a pair, of 4, {operations:.2f} of the operations; queries in the same order: {100 * same:.1f} %; "
+                f"R@1 {100 * right[numbers].mean():.1f} against {100 * right['plain'].mean():.1f}, p = {paired_test(right[numbers], right['plain']):.2g}"
+            ),
+        )
+    gain(
+        "local features before the warp once an image, not once a pair",
+        4 / encoded,
+        ratio,
+        "images encoded a pair, of 4; float32",
+    )
+
+
+def search_memory():
+    """From what tests/benchmarks/search.py measured: the largest exact search."""
+    known = pd.read_csv(FOLDER / "search.csv")
+    largest = known[known["search"] == "exact"].sort_values("descriptors").iloc[-1]
+    yield row(
+        f"search of {largest['descriptors'] / 1e6:g} million x 512, memory",
+        largest["memory over the descriptors'"],
+        1.0,
+        "of the descriptors'",
+        float(largest["memory over the descriptors'"]),
+        1.15,
+        at_most=True,
+        note=f"{largest['ms a query']:g} ms a query",
+    )
+
+
+def second():
+    """`python -m vgeo run` with nothing changed, the start of Python included, against the seconds of the notebooks when they were executed."""
+    for profile in ("smoke", "city"):
+        record = finished(profile)
+        if record is None:
+            print(
+                f"second: {profile} has no finished run here that found nothing made before: python -m vgeo run {profile}"
+            )
+            continue
+        seeds = len(record["seeds"]) if record["seeds"] != list(study().profile.seeds) else None
+        command = [sys.executable, "-P", "-m", "vgeo", "run", profile] + (
+            ["--seeds", str(seeds)] if seeds else []
+        )
+        with quiet():
+            times = []
+            for _ in range(5):
+                times.append(
+                    seconds(lambda: subprocess.run(command, check=True, capture_output=True))
+                )
+        first = sum(part["seconds"] for part in record["notebooks"].values())
+        yield row(
+            f"second run, {profile}",
+            float(np.median(times)),
+            first,
+            "s",
+            first / float(np.median(times)),
+            60.0,
+            note=f"seeds {record['seeds']}",
+        )
+
+
+def finished(profile):
+    """run.json of a run that made all it needed and that a second run would keep, or None."""
+    path = ROOT / "results" / profile / "run.json"
+    record = json.loads(path.read_text()) if path.exists() else {}
+    whole = {"data", "models", "descriptors", "pairs"} <= {
+        step for part in record.get("notebooks", {}).values() for step in part
+    }
+    if not whole:
+        return None
+    seeds = len(record["seeds"]) if record["seeds"] != [0] else None
+    now = kept.Kept(kept.results_of(profile), kept.parameters_of(profile, seeds=seeds))
+    return record if now.of(kept.notebooks_of()) == len(kept.notebooks_of()) else None
+
+
+KINDS = {
+    "rendering": ("data",),
+    "training": ("models", "views", "mined", "soups"),
+    "describing": ("trunks", "descriptors"),
+    "re-ranking": ("pairs",),
+}
+
+
+def city():
+    """From the city's run.json: minutes, and what is neither rendering, training, describing nor re-ranking. Of several seeds, the first: the
+    others are made in 08_conclusions, whose steps are left out then."""
+    path = ROOT / "results" / "city" / "run.json"
+    record = json.loads(path.read_text())
+    parts = record.get("notebooks", {})
+    if not {"data", "models", "descriptors", "pairs"} <= {
+        step for part in parts.values() for step in part
+    }:
+        print("city: its last run found its steps made: remove results/cache and call ./run_all.sh")
+        return
+    several = len(record["seeds"]) > 1
+    steps = {
+        kind: sum(
+            part.get(step, 0)
+            for name, part in parts.items()
+            for step in names
+            if not (several and name.startswith("08"))
+        )
+        for kind, names in KINDS.items()
+    }
+    total = sum(part["seconds"] for part in parts.values())
+    if several:
+        total -= sum(
+            value
+            for name, part in parts.items()
+            if name.startswith("08")
+            for step, value in part.items()
+            if step != "seconds"
+        )
+    words = ", ".join(f"{kind} {value / 60:.1f}" for kind, value in steps.items())
+    cores = record["machine"]["cores"]
+    yield row(
+        f"whole city profile, {cores} cores, one seed",
+        total / 60,
+        None,
+        "min",
+        total / 60,
+        20.0,
+        at_most=True,
+        note=words,
+    )
+    rest = 100 * (1 - sum(steps.values()) / total)
+    yield row(
+        "whole city profile, neither rendering, training, describing nor re-ranking",
+        rest,
+        None,
+        "%",
+        rest,
+        10.0,
+        at_most=True,
+    )
+
+
+def rendering():
+    """A database of a district from nothing, on one core: the district with its textures, the photos, JPEG files."""
+    plan, found, spent = Plan(size=128, seed=97), [], {}
+
+    def timed(name, work):
+        def call(*arguments):
+            began = time.process_time()
+            try:
+                return work(*arguments)
+            finally:
+                spent[name] = spent.get(name, 0) + time.process_time() - began
+
+        return call
+
+    parts = {
+        "_district": "the district and its textures",
+        "render": "rays",
+        "develop": "exposure, noise",
+        "_write": "JPEG, file",
+    }
+    with tempfile.TemporaryDirectory() as folder, MonkeyPatch.context() as patch:
+        _database_part(
+            replace(plan, heading_step=360), "val", 1, Path(folder)
+        )  # compiles, or reads what was compiled
+        for name, words in parts.items():
+            patch.setattr(rendered, name, timed(words, getattr(rendered, name)))
+        for number in range(3):
+            began = time.process_time()
+            count = _database_part(plan, "val", number, Path(folder))
+            found.append(1000 * (time.process_time() - began) / count)
+    each, words = (
+        float(np.median(found)),
+        ", ".join(f"{name} {1000 * value / (3 * count):.1f}" for name, value in spent.items()),
+    )
+    yield row(
+        "rendering a 128-pixel photo, one core",
+        each,
+        None,
+        "ms",
+        each,
+        4.0,
+        at_most=True,
+        note=f"ms: {words}",
+    )
+
+
+def precisions():
+    """bf16 where the study uses it, against float32: R@1 on all validation and test queries, with the exact paired test."""
+    one, found = study(), {}
+    sets = {"sf-xs val": one.val, "sf-xs": one.sets["sf-xs"], "tokyo-xs": one.sets["tokyo-xs"]}
+
+    def right(model):
+        hits, first = [], []
+        for data in sets.values():
+            predictions = search(
+                *(
+                    describe(model, list(table["path"]), SIZE)
+                    for table in (data.database, data.queries)
+                ),
+                1,
+            )[0]
+            hits.append(first_hit(predictions, data.positives) == 0)
+            first.append(predictions[:, 0])
+        return np.concatenate(hits), np.concatenate(first)
+
+    def compare(what, low, full, note=""):
+        (a, first), (b, other) = low, full
+        p = paired_test(a, b)
+        return row(
+            what,
+            100 * a.mean(),
+            100 * b.mean(),
+            "R@1, %",
+            p,
+            0.05,
+            note=f"ratio is p; first predictions the same: {100 * np.mean(first == other):.1f} %{note}",
+        )
+
+    for backbone in ("resnet18", "efficientnet_v2_s"):
+        model = city_model(backbone)
+        with torch.autocast(device().type, torch.bfloat16):
+            low = right(model)
+        yield compare(f"describing in bf16 (not used), {backbone}", low, right(model))
+    recipe, paths = (
+        replace(one.recipe("CosFace"), precision="float32"),
+        one.train_table["path"].to_numpy(),
+    )
+    rows = batches(
+        one.train_table["label"].to_numpy(),
+        recipe.batch_size,
+        0,
+        recipe.epochs * recipe.iterations,
+        recipe.seed,
+    )
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        train(
+            recipe,
+            one.train_table,
+            one.validate,
+            Path(folder),
+            lambda model, first: live_views(model, paths, rows, SIZE, recipe.seed, first),
+        )
+        full = (
+            load_weights(build("resnet18"), Path(folder, "model.safetensors"))
+            .eval()
+            .to(device(), memory_format=torch.channels_last)
+        )
+    if one.recipe("CosFace").precision == "bf16":
+        yield compare(
+            "training in bf16, CosFace",
+            right(one.model("CosFace")),
+            right(full),
+            "; another training, not the same in bits",
+        )
+    local, regression = one.warp_model("GeoWarp")
+    hits = {}
+    for numbers in ("bf16", "float32"):
+        hits[numbers] = [[], []]
+        for name in ("sf-xs", "tokyo-xs"):
+            data, result = one.sets[name], one.result(Evaluation("GeoWarp"), name)
+            pairs = np.array(
+                [
+                    (q, image)
+                    for q, images in enumerate(result.predictions[:, :5].tolist())
+                    for image in images
+                ]
+            )
+            scores = pair_scores(
+                local,
+                regression,
+                list(data.queries["path"]),
+                list(data.database["path"]),
+                pairs,
+                SIZE,
+                precision=numbers,
+            )
+            order = rerank(result.predictions, scores.reshape(-1, 5), 5)[0]
+            hits[numbers][0].append(first_hit(order, data.positives) == 0)
+            hits[numbers][1].append(order[:, 0])
+        hits[numbers] = tuple(map(np.concatenate, hits[numbers]))
+    yield compare("re-ranking in bf16", hits["bf16"], hits["float32"])
+
+
+def growth():
+    """Seconds at growing counts, the best of three; growth.csv and its slopes in a log-log plot: 1 is linear."""
+    data, result = study().sets["sf-xs"], study().result(Evaluation("GeoWarp"), "sf-xs")
+    model, (local, regression) = city_model("resnet18"), study().warp_model("GeoWarp")
+    photos, queries, database = (
+        some(list(study().train_table["path"]), 1280),
+        list(data.queries["path"]),
+        list(data.database["path"]),
+    )
+    known = describe(model, database, SIZE)
+
+    def compared(count, k):
+        pairs = np.array(
+            [
+                (q, image)
+                for q, images in enumerate(result.predictions[:count, :k].tolist())
+                for image in images
+            ]
+        )
+        return pair_scores(local, regression, queries, database, pairs, SIZE, precision=precision())
+
+    def answered(count):
+        search(known, describe(model, queries[:count], SIZE), K)
+        compared(count, 5)
+
+    series = {
+        "images described": (
+            [80, 160, 320, 640, 1280],
+            lambda n: describe(model, photos[:n], SIZE),
+        ),
+        "queries answered (described, searched, 5 re-ranked)": ([16, 32, 64, 128, 256], answered),
+        "pixels of all scales, of one image's": (
+            [1, 2, 3, 4, 5],
+            lambda n: [describe(model, photos[:160], SIZE, scale) for scale in SCALES[:n]],
+        ),
+        "candidates re-ranked a query": ([1, 2, 4, 8, 16], lambda k: compared(32, k)),
+    }
+    rows, slopes = [], []
+    for what, (counts, work) in series.items():
+        work(counts[0])
+        found = np.array([[seconds(lambda: work(n)) for n in counts] for _ in range(3)]).min(0)
+        x = (
+            np.cumsum([scale**2 for scale in SCALES])
+            if what.startswith("pixels")
+            else np.array(counts, float)
+        )
+        slope = float(np.polyfit(np.log(x), np.log(found), 1)[0])
+        rows += [
+            {
+                "what": what,
+                "count": round(float(n), 3),
+                "seconds": round(float(t), 4),
+                "slope": round(slope, 3),
+            }
+            for n, t in zip(x, found)
+        ]
+        slopes.append(
+            row(
+                f"growth with {what}",
+                slope,
+                1.0,
+                "slope",
+                slope,
+                1.1,
+                at_most=True,
+                note="log-log, 1 is linear",
+            )
+        )
+    merge("growth", pd.DataFrame(rows), list(series))
+    yield from slopes
+
+
+def folded(model):
+    """A copy of the model with every BatchNorm of its backbone folded into the convolution before it."""
+    model = copy.deepcopy(model)
+    for block in list(model.backbone.modules()):
+        names = list(block._modules)
+        for name, after in zip(
+            names, names[1:]
+        ):  # in both backbones children stand in the order in which they run
+            layer, norm = block._modules[name], block._modules[after]
+            if isinstance(layer, torch.nn.Conv2d) and isinstance(norm, torch.nn.BatchNorm2d):
+                block._modules[name], block._modules[after] = (
+                    fuse_conv_bn_eval(layer, norm),
+                    torch.nn.Identity(),
+                )
+    return model.to(memory_format=torch.channels_last)
+
+
+def gains():
+    """Ideas that were measured and not built, into gains.csv; `training` and `reranking` write there what was."""
+    images = torch.randn(BATCH, 3, SIZE, SIZE, device=device()).contiguous(
+        memory_format=torch.channels_last
+    )
+    for backbone in ("resnet18", "efficientnet_v2_s"):
+        model = city_model(backbone)
+        fold = folded(model)
+        with torch.inference_mode(), torch.profiler.profile() as profiled:
+            model(images)
+        spent = {event.key: event.self_cpu_time_total for event in profiled.key_averages()}
+        share = spent["aten::native_batch_norm"] / sum(spent.values())
+        for numbers in ("float32", "bf16"):
+            with (
+                torch.inference_mode(),
+                torch.autocast(device().type, torch.bfloat16, enabled=numbers == "bf16"),
+            ):
+                measured = turns(lambda: fold(images), lambda: model(images), 15)[2]
+            gain(
+                f"BatchNorm folded into convolutions, {backbone}, {numbers} (not built)",
+                1 / (1 - share),
+                measured,
+                "its share of a float32 pass",
+            )
+    model, photos = city_model("resnet18"), some(list(study().train_table["path"]), 320)
+    describe(model, photos[:BATCH], SIZE)
+    whole = min(
+        seconds(lambda: [describe(model, photos, SIZE, scale) for scale in SCALES])
+        for _ in range(3)
+    )
+    once = min(seconds(lambda: [None for _ in load_batches(photos, BATCH, SIZE)]) for _ in range(3))
+    gain(
+        "five scales of one image share its decoding (not built)",
+        1.05,
+        whole / (whole - 4 * once),
+        "a guess; measured is the most that it can bring",
+    )
+    yield from ()
+
+
+BENCHMARKS = {
+    "extraction": extraction,
+    "training": training,
+    "table": table,
+    "reranking": reranking,
+    "search": search_memory,
+    "second": second,
+    "city": city,
+    "rendering": rendering,
+    "precision": precisions,
+    "growth": growth,
+    "gains": gains,
+}
+
+
+# ---- results ----
+
+
+def merge(name, new, replaced):
+    """Puts rows into a CSV of results/benchmarks in place of those of the same `what`, and of what is replaced."""
+    path = FOLDER / f"{name}.csv"
+    if path.exists():
+        before = pd.read_csv(path)
+        new = pd.concat(
+            [before[~before["what"].isin([*new["what"], *replaced])], new], ignore_index=True
+        )
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    new.to_csv(path, index=False)
+
+
+def draw():
+    """figures/speed.png and .svg from speed.csv and growth.csv."""
+    import matplotlib.pyplot as plt
+
+    report.style()
+    known = pd.read_csv(FOLDER / "speed.csv")
+    known = known[known["ratio"].notna() & ~known["unit"].isin(["slope", "R@1, %"])]
+    high = known["goal is"] == "at least"
+    reached = np.minimum(
+        np.where(high, known["ratio"] / known["goal"], known["goal"] / known["ratio"]), 4
+    )
+    grown = (FOLDER / "growth.csv").exists()
+    figure, axes = plt.subplots(
+        1,
+        1 + grown,
+        figsize=(8 + 6 * grown, 1.4 + 0.34 * len(known)),
+        width_ratios=(1.3, 1)[: 1 + grown],
+        squeeze=False,
+    )
+    left, right = axes[0, 0], axes[0, -1]
+    colours = [report.RIGHT if met == "yes" else report.WRONG for met in known["met"]]
+    left.hlines(range(len(known)), 1, reached, color=colours, linewidth=3)
+    left.scatter(reached, range(len(known)), color=colours, zorder=3)
+    left.axvline(1, color="0.3", linewidth=1)
+    left.set_xscale("log", base=2)
+    left.set_xticks([0.5, 0.7, 1, 1.4, 2, 4])
+    left.xaxis.set_major_formatter("{x:g}")
+    left.set_xlim(0.42, 4.4)
+    units = ["" if low_is_good else "×" for low_is_good in ~high]
+    left.set_yticks(
+        range(len(known)),
+        [
+            f"{r.what}: {round(r.ratio, 2) if r.ratio < 100 else round(r.ratio)}{unit} ({'≥' if unit else '≤'} {r.goal:g})"
+            for r, unit in zip(known.itertuples(), units)
+        ],
+        fontsize=8,
+    )
+    left.set(
+        ylim=(len(known) - 0.5, -0.5),
+        xlabel="reached, of the goal; right of the line it is met; 4 is four times or more",
+        title="Measured (goal)",
+    )
+    left.grid(axis="y", visible=False)
+    if grown:
+        for what, part in pd.read_csv(FOLDER / "growth.csv").groupby("what", sort=False):
+            x, y = part["count"] / part["count"].iloc[0], part["seconds"] / part["seconds"].iloc[0]
+            right.plot(x, y, "o-", label=f"{what}: slope {part['slope'].iloc[0]:.2f}")
+        right.plot([1, 20], [1, 20], "--", color="0.5", label="linear")
+        right.set(
+            xscale="log",
+            yscale="log",
+            xlabel="times the smallest count",
+            ylabel="times its seconds",
+            title="How cost grows",
+        )
+        right.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18))
+    figure.tight_layout()
+    report.write_figure(FOLDER, "speed", figure)
+    plt.close(figure)
+
+
+def main(names):
+    unknown = set(names) - BENCHMARKS.keys()
+    if unknown:
+        sys.exit(f"no benchmark is called {', '.join(sorted(unknown))}: {', '.join(BENCHMARKS)}")
+    for name in names or BENCHMARKS:
+        began = time.perf_counter()
+        for line in BENCHMARKS[name]():
+            print(
+                f"{name}: {line['what']}: {line['ours']} against {line['against']} {line['unit']}, ratio {line['ratio']} "
+                f"({line['goal is']} {line['goal']}: {line['met']}) {line['note']}",
+                flush=True,
+            )
+            merge("speed", pd.DataFrame([line]), [])
+        print(f"{name}: {time.perf_counter() - began:.0f} s", flush=True)
+    draw()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,375 @@
+"""The ledger on results with known effects; its interval and correction against brute force."""
+
+import itertools
+import math
+import subprocess
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from vgeo import claims, record
+from vgeo.report.claims import (
+    ALL,
+    CLAIMS,
+    COSTS,
+    MARGIN,
+    VERDICTS,
+    difference_interval,
+    holm,
+    ledger,
+    verdict_counts,
+)
+from vgeo.errors import VgeoError
+from vgeo.retrieval.metrics import paired_test
+from vgeo.study.profiles import ROOT
+
+QUERIES = 200
+
+
+@dataclass
+class Answers:
+    """A result whose queries are right at any n."""
+
+    values: np.ndarray
+
+    def right(self, n):
+        return self.values
+
+
+def answers(right, queries=QUERIES):
+    """The first `right` queries are right: two of them differ by exactly the difference, all in one direction."""
+    return Answers(np.arange(queries) < right)
+
+
+def results(counts, default=100, queries=QUERIES):
+    """result(table, condition, dataset, seed) from {(table, condition): number right, or one a seed, or a str}."""
+
+    def result(table, condition, dataset, seed):
+        right = counts.get((table, condition), default)
+        right = right[seed] if isinstance(right, (list, tuple)) else right
+        return right if isinstance(right, str) else answers(right, queries)
+
+    return result
+
+
+def rows(table, text, **where):
+    part = table[table["claim"].str.contains(text, regex=False)]
+    for column, value in where.items():
+        part = part[part[column] == value]
+    assert len(part)
+    return part
+
+
+GRL = "Table 2: GRL better than baseline"
+LOSSES = "Table 1: CosFace better than SphereFace, ArcFace"
+DARK = "Table 3: baseline brightness=0.6 about the same as baseline brightness=none"
+SOUP = "Table 6: Model Soup not better than CosFace"
+
+
+@pytest.mark.parametrize(
+    ("grl", "verdict"),
+    [
+        (130, "reproduced"),
+        (70, "contradicted"),
+        (103, "not decidable"),
+        (97, "not decidable"),
+        (100, "not decidable"),
+    ],
+)
+def test_one_rival(grl, verdict):
+    part = rows(ledger(results({(2, "GRL"): grl}), [0]), GRL)
+    assert len(part) == 6 and set(part["verdict"]) == {verdict}
+    assert part["effect"].tolist() == pytest.approx(6 * [(grl - 100) / 2])
+    assert (part["queries"] == QUERIES).all() and part["spread"].isna().all()
+    assert part["p"].tolist() == pytest.approx(
+        6 * [paired_test(answers(grl).values, answers(100).values)]
+    )
+    assert ((part["ci_low"] <= part["effect"]) & (part["effect"] <= part["ci_high"])).all()
+    wins, losses = max(grl - 100, 0), max(100 - grl, 0)
+    expected = (
+        f"p is not below 0.05: of 200 queries {wins} for and {losses} against"
+        if verdict == "not decidable"
+        else ""
+    )
+    assert set(part["reason"]) == {expected}
+
+
+@pytest.mark.parametrize(
+    ("counts", "verdict", "against"),
+    [
+        ({"CosFace": 130, "SphereFace": 100, "ArcFace": 110}, "reproduced", ""),
+        ({"CosFace": 100, "SphereFace": 60, "ArcFace": 130}, "contradicted", ""),
+        ({"CosFace": 130, "SphereFace": 100, "ArcFace": 128}, "not decidable", "ArcFace"),
+        # 6 queries, p = 0.03, would do against one rival; Holm asks for p < 0.025 of two
+        ({"CosFace": 106, "SphereFace": 100, "ArcFace": 100}, "not decidable", "SphereFace"),
+    ],
+)
+def test_several_rivals(counts, verdict, against):
+    part = rows(
+        ledger(results({(1, loss): right for loss, right in counts.items()}), [0]),
+        LOSSES,
+        dataset="tokyo-xs",
+    ).iloc[0]
+    assert part["verdict"] == verdict and part["reason"].endswith(against)
+    strongest = max(counts["SphereFace"], counts["ArcFace"])
+    assert part["effect"] == pytest.approx((counts["CosFace"] - strongest) / 2)
+
+
+@pytest.mark.parametrize(
+    ("right", "queries", "verdict"),
+    [
+        (500, 1000, "reproduced"),
+        (520, 1000, "reproduced"),
+        (480, 1000, "reproduced"),
+        (600, 1000, "contradicted"),
+        (400, 1000, "contradicted"),
+        (550, 1000, "not decidable"),
+        (10, 20, "not decidable"),  # equal, but on 20 queries
+    ],
+)
+def test_about_the_same(right, queries, verdict):
+    table = ledger(
+        results({(3, "baseline brightness=0.6"): right}, default=queries // 2, queries=queries), [0]
+    )
+    part = rows(table, DARK)
+    assert set(part["verdict"]) == {verdict} and part["reported"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("right", "verdict"),
+    [
+        (400, "reproduced"),
+        (500, "reproduced"),
+        (503, "reproduced"),
+        (530, "contradicted"),
+        (600, "contradicted"),
+    ],
+)
+def test_not_better(right, verdict):
+    part = rows(ledger(results({(6, "Model Soup"): right}, default=500, queries=1000), [0]), SOUP)
+    assert set(part["verdict"]) == {verdict}
+
+
+def test_not_better_on_few_queries():
+    part = rows(ledger(results({}, default=10, queries=20), [0]), SOUP)
+    assert set(part["verdict"]) == {"not decidable"}
+
+
+def test_several_seeds():
+    table = ledger(results({(2, "GRL"): (130, 120, 104)}), [0, 1, 2])
+    part = rows(table, GRL)
+    assert set(part["verdict"]) == {"reproduced"} and set(part["seeds"]) == {3}
+    assert part["effect"].tolist() == pytest.approx(6 * [15])
+    assert part["mean_effect"].tolist() == pytest.approx(6 * [np.mean([15, 10, 2])])
+    assert part["spread"].tolist() == pytest.approx(6 * [np.std([15, 10, 2], ddof=1)])
+
+
+@pytest.mark.parametrize(
+    ("condition", "counts", "text"),
+    [
+        ((2, "GRL"), (130, 120, 99), GRL),
+        ((2, "GRL"), (70, 60, 101), GRL),
+        ((1, "CosFace"), (130, 130, 99), LOSSES),
+        ((3, "baseline brightness=0.6"), (100, 100, 140), DARK),
+        ((6, "Model Soup"), (150, 100, 99), SOUP),
+    ],
+)
+def test_seeds_that_disagree(condition, counts, text):
+    part = rows(ledger(results({condition: counts}), [0, 1, 2]), text)
+    assert set(part["verdict"]) == {"not decidable"} and part["reason"].str.contains("seeds").all()
+
+
+def test_absent_data():
+    def result(table, condition, dataset, seed):
+        return "no tokyo-xs/test queries in my-data" if dataset == "tokyo-xs" else answers(100)
+
+    table = ledger(result, [0])
+    absent = table["dataset"] == "tokyo-xs"
+    assert set(table.loc[absent, "verdict"]) == {"no data"}
+    assert set(table.loc[absent, "reason"]) == {"no tokyo-xs/test queries in my-data"}
+    assert table.loc[absent, "queries"].isna().all() and table.loc[absent, "reported"].notna().any()
+    assert "no data" not in set(table.loc[~absent & (table["dataset"] != ""), "verdict"])
+
+
+def test_costs():
+    measured = {"GRL training": 1.8, "EffV2s training": 2.0, "GeoWarp testing": 1.2}
+    table = ledger(results({}), [0], measured)
+    verdicts = dict(zip(table["quote"], table["verdict"]))
+    assert [verdicts[cost.quote] for cost in COSTS] == [
+        "reproduced",
+        "no data",
+        "reproduced",
+        "contradicted",
+    ]
+    part = table[table["metric"] == "ratio of times"]
+    assert part["reported"].tolist() == [1.5, 1.0, 1.0, 1.5] and part[
+        "effect"
+    ].dropna().tolist() == [1.8, 1.2, 2.0]
+
+
+@pytest.mark.parametrize(
+    "costs", [{"GRL trainig": 1.5}, {"GRL training": 0.0}, {"GRL training": math.nan}]
+)
+def test_bad_costs(costs):
+    with pytest.raises(VgeoError, match="GRL train.*GRL training, brightness testing"):
+        ledger(results({}), [0], costs)
+
+
+def test_bad_calls():
+    with pytest.raises(VgeoError, match="seed"):
+        ledger(results({}), [])
+    with pytest.raises(VgeoError, match="quer"):
+        difference_interval([], [])
+
+
+def test_counts():
+    table = ledger(results({(2, "GRL"): 130}), [0])
+    counts = verdict_counts(table)
+    assert tuple(counts.index) == VERDICTS and counts.sum() == len(table)
+    assert (
+        counts["no data"] == len(COSTS)
+        and counts["contradicted"] == 0
+        and counts["reproduced"] >= 6
+    )
+    assert list(table.columns) == claims.COLUMNS
+
+
+def test_reported_effects():
+    """What the report's own tables say of its claims."""
+    table = ledger(results({}), [0])
+    assert rows(table, GRL, dataset="tokyo-night", metric="R@1")["reported"].item() == 8.6
+    assert (
+        rows(table, LOSSES, dataset="sf-xs")["reported"].item() == 0.4
+    )  # against ArcFace, the better of the two
+    dim = rows(table, "baseline brightness=0.1 better", metric="R@5")
+    assert dim["reported"].item() == -2.8  # the report's own table is against it
+
+
+def test_claims_are_well_formed():
+    """Each names rows of the published tables, or of a brightness that the text speaks of."""
+    tables = record.printed()
+    printed = set(
+        tables[["table", "condition", "dataset", "metric"]].itertuples(index=False, name=None)
+    )
+    assert (
+        len({claim.quote for claim in CLAIMS} | {cost.quote for cost in COSTS}) >= 20
+        and len(CLAIMS) + len(COSTS) >= 24
+    )
+    assert len(set(map(str, CLAIMS))) == len(CLAIMS)
+    for claim in CLAIMS:
+        assert claim.kind in (">", "=", "<=") and set(claim.datasets) <= set(ALL)
+        assert claim.kind == ">" or len(claim.worse) == 1
+        assert claim.better not in claim.worse and len(set(claim.worse)) == len(claim.worse)
+        for key, dataset, metric in itertools.product(
+            (claim.better, *claim.worse), claim.datasets, claim.metrics
+        ):
+            assert (*key, dataset, metric) in printed or key[1].split("=")[-1] in (
+                "0.05",
+                "0.6",
+                "0.8",
+            ), (key, dataset, metric)
+
+
+def test_the_readme_says_what_the_ledger_holds():
+    """The counts, and the effects that it gives as mean (deviation), are those of the committed results."""
+    if subprocess.run(
+        ["git", "diff", "--quiet", "HEAD", "--", "results/city"], cwd=ROOT, capture_output=True
+    ).returncode:
+        pytest.skip("results/city is not the committed one: a run of one's own has replaced it")
+    ledger = pd.read_csv(ROOT / "results/city/tables/claims.csv")
+    text = " ".join((ROOT / "README.md").read_text().split())
+    counts, costs = ledger["verdict"].value_counts(), (ledger["metric"] == "ratio of times").sum()
+    assert f"{len(ledger) - costs} comparisons and {costs} costs" in text
+    assert (
+        f"{counts['reproduced']} are reproduced, {counts['contradicted']} contradicted, and {counts['not decidable']} can't be decided"
+        in text
+    )
+    assert f"in {len(pd.read_csv(ROOT / 'results/city/tables/audit.csv'))} places" in text
+    effects = {
+        (row.claim, row.dataset): f"{abs(row.mean_effect):.1f} ({row.spread:.1f})"
+        for row in ledger[ledger["metric"] == "R@1"].itertuples()
+    }
+    for claim, dataset in (
+        ("Table 4: baseline + GeoWarp better than baseline", "sf-xs"),
+        ("Table 4: baseline + GeoWarp better than baseline", "tokyo-xs"),
+        ("Table 1: CosFace better than ArcFace", "sf-xs"),
+        ("Table 1: CosFace better than SphereFace", "tokyo-night"),
+        ("Table 5: EffV2s better than baseline", "sf-xs"),
+        ("Table 7: GeoWarp better than GRL", "tokyo-xs"),
+    ):
+        assert effects[claim, dataset] in text, (claim, dataset, effects[claim, dataset])
+
+
+# ---- statistics --------------------------------------------------------------------------------------------------------------------
+
+
+def pair(only_a, only_b, queries):
+    """Two results that differ on that many queries."""
+    a, b = np.zeros(queries, bool), np.zeros(queries, bool)
+    a[:only_a] = True
+    b[only_a : only_a + only_b] = True
+    return a, b
+
+
+@pytest.mark.parametrize("probabilities", [(0.3, 0.2), (0.1, 0.02), (0.15, 0.15)])
+def test_interval_covers_the_truth(probabilities):
+    """Exact coverage: every possible outcome of 30 queries, with its multinomial probability."""
+    n, (p, q) = 30, probabilities
+    covered = 0.0
+    for a in range(n + 1):
+        for b in range(n + 1 - a):
+            low, high = difference_interval(*pair(a, b, n))
+            if low <= 100 * (p - q) <= high:
+                covered += stats.multinomial.pmf([a, b, n - a - b], n, [p, q, 1 - p - q])
+    assert 0.93 < covered < 0.995
+
+
+def test_interval_is_the_bootstraps_on_many_queries():
+    """The resampled difference is a sum of Q draws from {-1, 0, 1}: a normal with its variance, for many queries."""
+    a, b = pair(9000, 1000, 20000)
+    drawn = np.random.default_rng(0).multinomial(20000, [0.45, 0.05, 0.5], size=20000)
+    low, high = np.percentile(100 * (drawn[:, 0] - drawn[:, 1]) / 20000, [2.5, 97.5])
+    assert difference_interval(a, b) == pytest.approx((low, high), abs=0.03)
+
+
+@settings(deadline=None)  # the machine may be busy
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(1, 40))
+def test_interval_properties(only_a, only_b, others):
+    a, b = pair(only_a, only_b, only_a + only_b + others)
+    low, high = difference_interval(a, b)
+    assert -100 <= low <= 100 * (a.mean() - b.mean()) <= high <= 100 and low < high
+    assert difference_interval(b, a) == pytest.approx((-high, -low))
+
+
+def test_margin_on_105_queries():
+    """The comment of MARGIN: results that differ in 4 of 105 queries can be shown to be about the same, in 5 not; in 60 of 315."""
+
+    def shown(only_a, only_b, queries):
+        low, high = difference_interval(*pair(only_a, only_b, queries))
+        return -MARGIN <= low and high <= MARGIN
+
+    assert (
+        shown(2, 2, 105) and not shown(3, 2, 105) and shown(30, 30, 315) and not shown(35, 35, 315)
+    )
+
+
+@settings(deadline=None)  # the machine may be busy
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=5))
+def test_holm_is_the_closed_test(p):
+    """Holm's procedure is the closed test of Bonferroni's: the largest adjusted p of all sets of hypotheses that hold this one."""
+    sets = [s for size in range(1, len(p) + 1) for s in itertools.combinations(range(len(p)), size)]
+    expected = [
+        min(1, max(len(s) * min(p[i] for i in s) for s in sets if one in s))
+        for one in range(len(p))
+    ]
+    np.testing.assert_allclose(holm(p), expected, rtol=1e-12)
+
+
+def test_frames_take_missing_values():
+    table = ledger(results({}), [0])
+    assert str(table["queries"].dtype) == "Int64" and pd.api.types.is_float_dtype(table["effect"])

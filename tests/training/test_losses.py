@@ -1,0 +1,208 @@
+"""The angular-margin loss against the closed formula, pytorch-metric-learning and its own properties."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from pytorch_metric_learning.losses import ArcFaceLoss, CosFaceLoss, SphereFaceLoss
+
+from vgeo.errors import VgeoError
+from vgeo.training.losses import MARGINS, AngularMarginLoss, Margin, angle, psi
+
+PRESETS = pytest.mark.parametrize("margin", MARGINS.values(), ids=MARGINS.keys())
+
+
+def make(margin, dim=16, classes=7, batch=9, dtype=torch.float64, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    loss = AngularMarginLoss(dim, classes, margin).to(dtype)
+    loss.weight.data = torch.randn(classes, dim, generator=generator, dtype=dtype)
+    descriptors = F.normalize(torch.randn(batch, dim, generator=generator, dtype=dtype))
+    return loss, descriptors, torch.randint(classes, (batch,), generator=generator)
+
+
+def at_angles(theta, margin, dtype):
+    """A loss with classes along e0 and e1, and one descriptor in the plane of e0 and e2 per angle to e0."""
+    theta = torch.as_tensor(theta, dtype=torch.float64)
+    loss = AngularMarginLoss(3, 2, margin).to(dtype)
+    loss.weight.data = torch.eye(3, dtype=dtype)[:2]
+    descriptors = torch.stack([theta.cos(), torch.zeros_like(theta), theta.sin()], dim=1).to(dtype)
+    return loss, descriptors.requires_grad_(), torch.zeros(len(theta), dtype=torch.int64)
+
+
+def monotonic_cosine(phi):
+    """cos, extended so that it goes on falling where cos would rise: 1 minus the integral of |sin| from 0 to phi."""
+    whole, rest = divmod(phi, math.pi)
+    return 1 - 2 * whole - (1 - math.cos(rest))
+
+
+def closed_formula(descriptors, weight, labels, margin):
+    """Mean loss in float64, one query and class at a time."""
+    losses = []
+    for descriptor, label in zip(descriptors.double().numpy(), labels.tolist()):
+        logits = []
+        for c, w in enumerate(weight.detach().double().numpy()):
+            cosine = descriptor @ w / np.linalg.norm(w) / np.linalg.norm(descriptor)
+            if c == label:
+                cosine = (
+                    monotonic_cosine(margin.m1 * math.acos(np.clip(cosine, -1, 1)) + margin.m2)
+                    - margin.m3
+                )
+            logits.append(margin.s * cosine)
+        losses.append(np.logaddexp.reduce(logits) - logits[label])
+    return np.mean(losses)
+
+
+@PRESETS
+@pytest.mark.parametrize("dim", [2, 16])  # in 2 dimensions angles come near 0 and pi
+def test_closed_formula(margin, dim):
+    loss, descriptors, labels = make(margin, dim=dim, batch=40)
+    expected = closed_formula(descriptors, loss.weight, labels, margin)
+    assert loss(descriptors, labels).item() == pytest.approx(expected, rel=1e-12)
+    loss.float()
+    assert loss(descriptors.float(), labels).item() == pytest.approx(expected, rel=1e-5)
+
+
+@PRESETS
+def test_scale_of_the_inputs_is_irrelevant(margin):
+    loss, descriptors, labels = make(margin)
+    expected = loss(descriptors, labels).item()
+    loss.weight.data *= 3
+    assert loss(descriptors * 5, labels).item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "margin", [*MARGINS.values(), Margin(s=2, m1=4), Margin(s=2, m1=1.3, m2=0.2, m3=0.1)], ids=str
+)
+def test_gradients_against_finite_differences(margin):
+    loss, descriptors, labels = make(margin, dim=4, classes=5, batch=6)
+
+    def value(descriptors, weight):
+        return torch.func.functional_call(loss, {"weight": weight}, (descriptors, labels))
+
+    assert torch.autograd.gradcheck(value, (descriptors.requires_grad_(), loss.weight))
+
+
+@pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # within SphereFaceLoss
+@pytest.mark.parametrize(
+    ("margin", "oracle", "oracle_margin"),
+    [
+        (MARGINS["CosFace"], CosFaceLoss, 0.40),
+        (MARGINS["ArcFace"], ArcFaceLoss, math.degrees(0.5)),
+        # SphereFaceLoss takes whole m1 only; the scale keeps the softmax away from saturation.
+        (Margin(s=5, m1=2), SphereFaceLoss, 2),
+        (Margin(s=5, m1=3), SphereFaceLoss, 3),
+        (Margin(s=5, m1=4), SphereFaceLoss, 4),
+    ],
+    ids=lambda value: str(value) if isinstance(value, Margin) else "",
+)
+def test_pytorch_metric_learning(margin, oracle, oracle_margin):
+    loss, descriptors, labels = make(margin, dim=8, classes=6, batch=50)
+    theta = angle(descriptors, F.normalize(loss.weight)[labels])
+    beyond = margin.m1 * theta + margin.m2 > math.pi
+    if oracle is ArcFaceLoss:  # its continuation beyond pi is another one
+        descriptors, labels = descriptors[~beyond], labels[~beyond]
+    elif oracle is SphereFaceLoss:
+        assert beyond.any()
+    other = oracle(num_classes=6, embedding_size=8, margin=oracle_margin, scale=margin.s).double()
+    other.W.data = loss.weight.data.T.clone()
+    ours, theirs = loss(descriptors, labels), other(descriptors, labels)
+    torch.testing.assert_close(ours, theirs)
+    ours.backward()
+    theirs.backward()
+    torch.testing.assert_close(loss.weight.grad, other.W.grad.T)
+
+
+@PRESETS
+def test_edges_are_right_and_have_finite_gradients(margin):
+    near = [0, 1e-8, 1e-4, 1e-3]
+    for theta in [*near, *(math.pi - x for x in near)]:
+        target = margin.s * (monotonic_cosine(margin.m1 * theta + margin.m2) - margin.m3)
+        for dtype, absolute in [(torch.float64, 1e-12), (torch.float32, 1e-6)]:
+            loss, descriptors, labels = at_angles([theta], margin, dtype)
+            value = loss(descriptors, labels)
+            assert value.item() == pytest.approx(
+                np.logaddexp(0, -target), rel=1e-5, abs=absolute
+            ), (theta, dtype)
+        value.backward()
+        assert descriptors.grad.isfinite().all() and loss.weight.grad.isfinite().all(), theta
+        assert descriptors.grad.abs().max() < 5 * margin.s, theta
+
+
+@PRESETS
+def test_gradient_near_the_edges(margin):
+    """d psi / d theta = -m1 |sin(m1 theta + m2)|, in float32, where acos would give infinity or lose its digits."""
+    for theta in [1e-5, 1e-3, 1.0, 3.0, math.pi - 1e-3]:
+        a = torch.tensor([[math.cos(theta), math.sin(theta)]], requires_grad=True)
+        psi(angle(a, torch.tensor([[1.0, 0.0]])), margin).sum().backward()
+        along = a.grad[0, 1] * math.cos(theta) - a.grad[0, 0] * math.sin(theta)
+        assert along.item() == pytest.approx(
+            -margin.m1 * abs(math.sin(margin.m1 * theta + margin.m2)), abs=1e-4
+        ), theta
+
+
+@pytest.mark.parametrize(
+    "theta", [0, 1e-6, 1e-3, 1.0, 3.0, math.pi - 1e-3, math.pi - 1e-6, math.pi]
+)
+def test_angle_keeps_its_digits(theta):
+    a, b = torch.tensor([1.0, 0.0]), torch.tensor([math.cos(theta), math.sin(theta)])
+    assert angle(a, b).item() == pytest.approx(theta, abs=5e-7)
+
+
+@PRESETS
+def test_psi_falls_all_the_way(margin):
+    theta = torch.linspace(0, math.pi, 20001, dtype=torch.float64)
+    score = psi(theta, margin)
+    assert (score.diff() < 0).all()
+    assert score.diff().abs().max() < 3e-4  # no jump where the extension begins
+    expected = [monotonic_cosine(margin.m1 * t + margin.m2) - margin.m3 for t in theta.tolist()]
+    np.testing.assert_allclose(score, expected, atol=1e-12)
+
+
+@given(
+    st.floats(0.1, 8),
+    st.floats(-1, 4),
+    st.floats(-1, 1),
+    st.floats(0, math.pi),
+    st.floats(0, math.pi),
+)
+def test_psi_falls_for_any_margin(m1, m2, m3, x, y):
+    margin = Margin(s=1, m1=m1, m2=m2, m3=m3)
+    nearer, further = psi(torch.tensor(sorted([x, y]), dtype=torch.float64), margin).tolist()
+    assert nearer >= further - 1e-9
+
+
+@PRESETS
+def test_bfloat16(margin):
+    loss, descriptors, labels = make(margin, dim=64, classes=20, batch=32, dtype=torch.float32)
+    half = descriptors.bfloat16().requires_grad_()
+    expected = closed_formula(half.detach(), loss.weight, labels, margin)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = loss(half, labels)
+    assert value.dtype == torch.float32
+    assert value.item() == pytest.approx(expected, rel=1e-5)
+    value.backward()
+    assert (
+        half.grad.isfinite().all()
+        and loss.weight.grad.isfinite().all()
+        and loss.weight.grad.dtype == torch.float32
+    )
+
+
+@pytest.mark.parametrize(
+    "values", [{"s": 0}, {"s": 30, "m1": 0}, {"s": math.nan}, {"s": 30, "m2": math.inf}]
+)
+def test_impossible_margins(values):
+    with pytest.raises(VgeoError, match="^Margin[^\n]*above 0"):
+        Margin(**values)
+
+
+def test_settings_of_the_report():
+    assert MARGINS == {
+        "CosFace": Margin(s=30, m1=1, m2=0, m3=0.4),
+        "ArcFace": Margin(s=64, m1=1, m2=0.5, m3=0),
+        "SphereFace": Margin(s=30, m1=1.5, m2=0, m3=0),
+    }
