@@ -2,9 +2,11 @@
 
 Fixtures, all of them functions without state, so that fixtures of any scope may take them:
 
-- `make_photos(folder, positions, places=..., ...)` writes small photos and returns their paths; see the function.
-- `make_classes(folder, count, images, ...)` writes `images` photos of each of `count` places and returns `Classes`.
-- `make_data(top)` writes a complete tiny copy of sf-xs, tokyo-xs, tokyo-night and night_target, laid out as the originals.
+- `make_photos(folder, positions, places=..., ...)` writes small photos and returns their paths.
+- `make_classes(folder, count, images, ...)` writes `images` photos of each of `count` places and
+  returns `Classes`.
+- `make_data(top)` writes a complete tiny copy of sf-xs, tokyo-xs, tokyo-night and night_target,
+  laid out as the real ones.
 - `refused(call, *words)` asserts that a call raises a VgeoError of one line that holds the words.
 
 A program outside pytest may import the functions from this file.
@@ -23,14 +25,15 @@ NORTH = 4_173_551.0  # metres: the streets of the tests lead east from (east, NO
 
 
 def pytest_collection_modifyitems(items):
-    """Puts the cells of notebooks, which pytest-randomly has shuffled, back in their order, after the tests."""
+    """Puts the cells of notebooks, which pytest-randomly shuffles, in order and after the tests."""
     items.sort(key=lambda x: (str(x.path), x.cell_num) if hasattr(x, "cell_num") else ("", 0))
 
 
 def picture(place, size=(40, 36), noise=0.0, other=0.0, brightness=1.0, random=None):
-    """A smooth random picture, always the same one for a place, as an RGB image of `size` (width, height).
+    """A smooth random picture, always the same for a place: an RGB image of `size` (width, height).
 
-    noise: deviation of Gaussian noise, of 255. other: the share of another, random picture in it.
+    noise: standard deviation of added Gaussian noise, of 255. other: the share, 0 to 1, of a
+    second random picture that is mixed in.
     """
     random = random or np.random.default_rng(0)
     own = np.random.default_rng([5, place]).integers(0, 256, (6, 6, 3))
@@ -57,19 +60,25 @@ def make_photos(
     gps=None,
     **look,
 ):
-    """Writes one small photo for each position and returns their paths, in the order of the positions.
+    """Writes one small photo for each position; returns the paths in the order of the positions.
 
     Parameters
     ----------
     folder : is made where it is missing.
-    positions : kind "names": UTM east in metres, or (east, north); "csv" and "exif": (lat, lon) in degrees.
-    places : which picture each photo shows; by default each another one. Photos of one place look alike.
-    headings, months : of each photo, or one for all; degrees, NaN where unknown; yyyymm, 0 where unknown.
-    kind : where the positions are written: "names" (`@...@` file names), "csv" (list.csv in the folder), "exif".
-    size : side in pixels, (width, height), or a list of these for each photo.
-    zone, letter : of the names. stem : the panorama's name is stem + number. suffix : .jpg or .png.
-    gps : kind "exif": GPS tags {number: value} that replace those of the position, a value None removing the tag.
-    look : noise, other and brightness of `picture`; seed: of the noise.
+    positions : for kind "names" UTM east in metres or (east, north); for "csv" and "exif"
+        (lat, lon) in degrees.
+    places : the number of the picture that each photo shows, by default 0, 1, 2, ... Photos of one
+        place look alike.
+    headings : one for each photo, or one for all: degrees, NaN where unknown.
+    months : likewise: yyyymm, 0 where unknown.
+    kind : where the positions are written: in "names" (`@...@`), a "csv" (list.csv), or "exif".
+    size : the side in pixels, (width, height), or a list of these, one for each photo.
+    zone, letter : UTM zone and latitude band in the names.
+    stem : the name of the panorama, or of the file, begins with it; the photo's number follows.
+    suffix : .jpg or .png.
+    seed : of the noise.
+    gps : for kind "exif": GPS tags {number: value} to write instead; the value None removes a tag.
+    look : noise, other and brightness of `picture`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     random, paths = np.random.default_rng([9, seed]), []
@@ -110,7 +119,7 @@ def exif_angle(value):
 
 
 def make_classes(folder, count=4, images=3, size=40, noise=10.0, **look):
-    """`Classes` of `count` places, `images` photos each, 1 m apart; the photos are ordered by their labels."""
+    """`Classes` of `count` places, `images` photos each, 1 m apart, in the order of the labels."""
     labels = np.repeat(np.arange(count), images)
     easts = 552_000.0 + 50 * labels + np.arange(len(labels)) % images
     make_photos(folder, easts, labels, size=size, noise=noise, **look)
@@ -118,10 +127,11 @@ def make_classes(folder, count=4, images=3, size=40, noise=10.0, **look):
 
 
 def make_data(top):
-    """The data sets of a few photos each, and returns `top`.
+    """Writes the data sets, a few photos each, and returns `top`.
 
-    sf-xs/train: 3 classes of 4 photos. Each database: 7 places, one every 20 m. Each query set: 5 queries, 3 m from the
-    first places of every 30 m, a little changed; tokyo-night holds tokyo-xs's queries 1 and 3. night_target: 2 photos.
+    sf-xs/train has 3 classes of 4 photos. Each database has 7 places, one every 20 m. Each query
+    set has 5 photos, 30 m apart, of the database's first 5 pictures, a little changed. tokyo-night
+    holds the queries 1 and 3 of tokyo-xs. night_target has 2 photos.
     """
     make_classes(top / "sf-xs/train", 3, 4, size=(40, 36))
     for number, part in enumerate(("sf-xs/val", "sf-xs/test", "tokyo-xs/test"), 1):
@@ -143,7 +153,7 @@ def make_data(top):
 
 
 def refused(call, *words):
-    """Asserts that `call()` raises a VgeoError of one line with these words, and returns the line."""
+    """Asserts that `call()` raises a VgeoError of one line with these words; returns the line."""
     with pytest.raises(VgeoError) as caught:
         call()
     message = str(caught.value)
