@@ -1,19 +1,13 @@
 #!/usr/bin/env bash
-# Sets up if that is needed, then runs every test and every notebook in one pytest; further arguments go to pytest.
+# Sets up .venv where that is needed, checks style and types, then runs every test and every notebook in one pytest.
+# Arguments go to pytest: tests/run.sh -m "not slow and not faults".
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ./run_all.sh --setup
+python=${VGEO_PYTHON:-.venv/bin/python}
 
-what=(tests)
-if compgen -G "notebooks/*.ipynb" > /dev/null; then what+=(--nbval-lax notebooks); fi
-
-# pytest-randomly shuffles whatever is collected; the cells of a notebook are put back in their order, after the tests.
-exec "${VGEO_PYTHON:-.venv/bin/python}" -c '
-import sys, pytest
-
-class NotebooksInOrder:
-    def pytest_collection_modifyitems(self, items):
-        items.sort(key=lambda item: (str(item.path), item.cell_num) if hasattr(item, "cell_num") else ("", 0))
-
-sys.exit(pytest.main(sys.argv[1:], plugins=[NotebooksInOrder()]))' "${what[@]}" "$@"
+"$python" -P -m ruff check
+"$python" -P -m ruff format --check
+"$python" -P -m mypy
+exec "$python" -P -m pytest --nbval-lax tests notebooks "$@"
