@@ -1,47 +1,19 @@
-"""Every number of every profile, in one place. DESIGN's facts of the original are the defaults; smoke and city say where they differ."""
+"""Every number of every profile, in one place.
+
+The defaults are the original's and CosPlace's. The profiles smoke and city say where they differ.
+"""
 
 import math
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 
 from vgeo.city.plan import Plan
 from vgeo.errors import VgeoError
+from vgeo.training import geowarp, grl
 
-
-def results_of(profile, data=None, root=None):
-    """The folder of a study's results; data: the folder of its photos, or None."""
-    return (
-        root / "results" / (profile if data is None else f"{profile}-{Path(data).resolve().name}")
-    )
-
-
-ROOT = Path(__file__).resolve().parents[1]  # of the repository: notebooks/ and results/ lie there
-
-
-# GeoWarp's training. stages: of the backbone, whose output are the local features. All stages, stride 32, are a map of 16 x 16 for the
-# original's 512 pixels; for 96 pixels they are one of 3 x 3 without any geometry, so the city takes stride 8, which is 12 x 12.
-GEOWARP = {
-    "k": 0.6,  # of the trapezoids
-    "self_supervised": 16,
-    "mined": 16,  # pairs in an iteration
-    "weights": {"self_supervised": 1.0, "feature_wise": 10.0, "consistency": 0.1},
-    "candidates": 20_000,
-    "near": 1.2,  # pairs to choose the mined ones from, and how far their descriptors may lie apart
-    "stages": {"resnet18": 8, "efficientnet_v2_s": 8},
-}
-
-
-# These lie in the frozen trunk: the regression is then trained by itself, "alone" so many iterations.
-CITY_GEOWARP = GEOWARP | {
-    "mined": 4,
-    "candidates": 800,
-    "stages": {"resnet18": 6, "efficientnet_v2_s": 4},
-    "alone": 600,
-}
-
-
-# Images of the original's data sets, and the CosPlace classes of the group that is trained on. The tests'
-# are also in the authors' logs (data/author_logs.csv).
+# The numbers of images of the original's data sets and of CosPlace classes in the group that is
+# trained on. Those of the tests are also in the logs of the original's authors
+# (report/data/author_logs.csv).
 PAPER_COUNTS = {
     "classes": 5_965,
     ("sf-xs", "val", "database"): 8_015,
@@ -55,89 +27,109 @@ PAPER_COUNTS = {
 
 
 @dataclass(frozen=True)
-class Profile:
-    """The defaults are the original's (CosPlace's code and the report's section 1.3 and 5.2)."""
+class ClassSizes:
+    """The sizes of CosPlace's classes and groups, see `photos.places.cosplace_classes`."""
 
-    name: str
-    city: Plan | None = None  # what is rendered; None: real data must be given
-    weights: str = "imagenet"  # starting weights, see `models.build`
-    image_size: int = 512  # pixels of training images and of those that are warped, both sides
-    test_size: int | None = (
-        None  # pixels of test images, both sides; None: their own size, as CosPlace tests
-    )
-    # CosPlace classes
     cell: float = 10.0  # M, metres
     angle: float = 30.0  # alpha, degrees
     n: int = 5
     l: int = 2  # noqa: E741  (the paper's letter)
     min_images: int = 10
-    # training
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the extractor is trained."""
+
     epochs: int = 3
     iterations: int = 10_000  # in an epoch
     batch_size: int = 32
     lr_model: float = 1e-5
     lr_classifier: float = 0.01
-    seeds: tuple = (0,)
-    # The largest image size, in pixels, up to which the frozen trunk's output is kept on disk for all models that share it. A view of
-    # 96 pixels takes 37 kB with ResNet18, and grows with the square.
+
+
+@dataclass(frozen=True)
+class Testing:
+    """How a model is tested."""
+
+    radius: float = 25.0  # metres: a prediction is right within
+    predictions: int = 20  # stored for each query
+    rerank: int = 5  # the first predictions that GeoWarp orders anew
+
+
+@dataclass(frozen=True)
+class Profile:
+    """All numbers of one run of the study."""
+
+    name: str
+    city: Plan | None = None  # what is rendered; None: real data must be given
+    weights: str = "imagenet"  # starting weights, see `models.network.build`
+    image_size: int = 512  # pixels of training images and of those that are warped, both sides
+    test_size: int | None = None  # pixels of test images, both sides; None: their own size
+    # The largest image size, in pixels, up to which the frozen trunk's output is kept on disk for
+    # all models that share it. A view of 96 pixels takes 37 kB with ResNet18. The size grows with
+    # the square of the side.
     store_trunk: int = 0
-    # gradient reversal (the report, section 3)
-    grl_weight: float = 0.3
-    lr_discriminator: float = 1e-5
-    # GeoWarp (the report, section 5; its paper, section 4)
-    lr_regression: float = 1e-4
-    rerank: int = 5  # predictions
-    geowarp: dict = field(default_factory=lambda: GEOWARP)
-    # evaluation
-    radius: float = 25.0  # metres
-    predictions: int = 20  # stored per query
-    recalls: tuple = field(default=(1, 5, 10, 20))
-    counts: dict | None = None  # published sizes of the data sets, see `layout.check`
+    disk_gb: float = 60.0  # what the cache of a whole run takes, one seed
+    seeds: tuple[int, ...] = (0,)
+    counts: dict | None = None  # published sizes of the data sets, see `photos.layout.check`
+    classes: ClassSizes = ClassSizes()
+    training: Training = Training()
+    grl: grl.Settings = grl.Settings(weight=0.3, learning_rate=1e-5)
+    geowarp: geowarp.Settings = geowarp.Settings()
+    testing: Testing = Testing()
 
     def __post_init__(self):
         """Raises VgeoError for a number that nothing can be computed with."""
-        whole = (
-            "n",
-            "l",
-            "min_images",
-            "epochs",
-            "iterations",
-            "batch_size",
-            "rerank",
-            "predictions",
-        )
-        for name in (
-            *whole,
-            "image_size",
-            "cell",
-            "angle",
-            "radius",
-            "lr_model",
-            "lr_classifier",
-            "lr_discriminator",
-            "lr_regression",
-        ):
-            value = getattr(self, name)
-            if not 0 < value < math.inf or name in whole and value != int(value):
+        for name, value, kind in _numbers(self):
+            if not 0 < value < math.inf or (kind is int and value != int(value)):
+                whole = "whole " if kind is int else ""
                 raise VgeoError(
-                    f"profile {self.name}: {name} is {value}: make it a {'whole ' if name in whole else ''}number above 0"
+                    f"profile {self.name}: {name} is {value}: make it a {whole}number above 0"
                 )
 
+    @property
+    def stores_trunk(self) -> bool:
+        """Whether the frozen trunk's output is kept on disk."""
+        return self.test_size is not None and self.image_size <= self.store_trunk
+
+
+def _numbers(profile: Profile) -> Iterator[tuple[str, float, type]]:
+    """(name, value, declared type) of the profile's numbers that have to be above 0."""
+    for part in (profile, profile.classes, profile.training, profile.testing):
+        for field in fields(part):
+            value = getattr(part, field.name)
+            if field.type in (int, float) and field.name != "store_trunk":
+                yield field.name, value, field.type
+    yield "lr_discriminator", profile.grl.learning_rate, float
+    yield "lr_regression", profile.geowarp.learning_rate, float
+
+
+# The local features of GeoWarp come from the stage whose map is nearest to its 15 x 15 grid: all
+# stages, stride 32, make 16 x 16 of the original's 512 pixels. Of 96 pixels they make 3 x 3 without
+# any geometry, so these profiles take stride 8, which is 12 x 12. These stages lie in the frozen
+# trunk, so the regression is trained beside a finished extractor, `alone` so many iterations.
+CITY_GEOWARP = geowarp.Settings(
+    mined=4,
+    candidates=800,
+    stages={"resnet18": 6, "efficientnet_v2_s": 4},
+    learning_rate=1e-3,
+    alone=600,
+)
+CITY_GRL = grl.Settings(weight=0.3, learning_rate=1e-3)
 
 PROFILES = {
-    # minutes: what a notebook opened in JupyterLab and the tests use; its recalls mean nothing
+    # Minutes. Notebooks opened in JupyterLab and the tests use it. Its recalls mean nothing.
     "smoke": Profile(
         "smoke",
         weights="city",
         image_size=64,
         test_size=64,
-        epochs=1,
-        iterations=12,
-        lr_model=1e-4,
         store_trunk=160,
-        lr_discriminator=1e-3,
-        lr_regression=1e-3,
-        geowarp=CITY_GEOWARP | {"candidates": 100, "alone": 12},
+        disk_gb=1.0,
+        training=Training(epochs=1, iterations=12, lr_model=1e-4),
+        grl=CITY_GRL,
+        geowarp=replace(CITY_GEOWARP, candidates=100, alone=12),
         city=Plan(
             size=64,
             seed=2,
@@ -153,29 +145,26 @@ PROFILES = {
             heading_step=120,
         ),
     ),
-    # the whole study on two cores: fewer and smaller images, so fewer iterations at a higher rate
+    # The whole study on two cores: smaller and fewer images, so fewer iterations at a higher rate.
     "city": Profile(
         "city",
         weights="city",
         image_size=96,
         test_size=96,
-        epochs=3,
-        iterations=80,
-        lr_model=1e-4,
         store_trunk=160,
-        lr_discriminator=1e-3,
-        lr_regression=1e-3,
+        disk_gb=3.0,
+        training=Training(epochs=3, iterations=80, lr_model=1e-4),
+        grl=CITY_GRL,
         geowarp=CITY_GEOWARP,
         city=Plan(size=96, seed=1),
     ),
-    "paper": Profile(
-        "paper", counts=PAPER_COUNTS
-    ),  # sf-xs, tokyo-xs and tokyo-night in --data FOLDER; hours on a GPU
+    # sf-xs, tokyo-xs and tokyo-night in --data FOLDER. Hours on a GPU.
+    "paper": Profile("paper", counts=PAPER_COUNTS),
 }
 
 
-def profile(name):
-    """The profile of that name; raises VgeoError with the names there are."""
+def profile(name: str) -> Profile:
+    """The profile of that name. Raises VgeoError, with the names there are, for another."""
     if not isinstance(name, str) or name not in PROFILES:
         raise VgeoError(f"unknown profile {name!r}: use one of {', '.join(PROFILES)}")
     return PROFILES[name]

@@ -1,62 +1,72 @@
-"""Which training and which evaluation every table row is: data, which `study.Study` turns into results."""
+"""Which training and which evaluation every table row is: data, which the study turns into
+results.
+"""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from vgeo.retrieval.multiscale import METHODS
+from vgeo.study.data import Data
+from vgeo.study.profiles import Profile
+from vgeo.training.geowarp import GeoWarp
+from vgeo.training.grl import GradientReversal
+from vgeo.training.technique import Technique
 
-DATASETS = (
-    "sf-xs",
-    "tokyo-xs",
-    "tokyo-night",
-)  # the columns of every table, spelled as in the report
-
-
+DATASETS = ("sf-xs", "tokyo-xs", "tokyo-night")  # the columns of every table
 RESNET, EFFNET = "resnet18", "efficientnet_v2_s"
+# "from now on, if not specified, when the filter is involved" (the original, section 4.1)
+NIGHT_BRIGHTNESS = 0.15
 
 
-NIGHT_BRIGHTNESS = (
-    0.15  # "from now on, if not specified, when the filter is involved" (the report, section 4.1)
-)
+def _reversal(profile: Profile, data: Data) -> Technique:
+    return GradientReversal(profile.grl, data.night)
 
 
-# name of a trained model -> how it is trained, as fields of `train.Recipe`
+def _warping(profile: Profile, data: Data, **weights: float) -> Technique:
+    return GeoWarp(replace(profile.geowarp, **weights))
+
+
+@dataclass(frozen=True)
+class TrainingRow:
+    """How a model is trained.
+
+    Attributes
+    ----------
+    backbone, margin : names in `models.network.BACKBONES` and `training.losses.MARGINS`.
+    technique : makes what is trained along with the extractor from a profile and its data; None for
+        CosPlace alone.
+    base : the training whose extractor is used where the technique's layers are trained beside a
+        finished one.
+    """
+
+    backbone: str
+    margin: str = "CosFace"
+    technique: Callable[[Profile, Data], Technique] | None = None
+    base: str | None = None
+
+
+_no_consistency = partial(_warping, consistency_weight=0.0)
+_self_supervised = partial(_warping, feature_wise_weight=0.0, consistency_weight=0.0)
+
 TRAININGS = {
-    "CosFace": {"backbone": RESNET, "margin": "CosFace"},  # the report's baseline from section 2 on
-    "SphereFace": {"backbone": RESNET, "margin": "SphereFace"},
-    "ArcFace": {"backbone": RESNET, "margin": "ArcFace"},
-    "GRL": {"backbone": RESNET, "margin": "CosFace", "method": "GRL"},
-    "GeoWarp": {"backbone": RESNET, "margin": "CosFace", "method": "GeoWarp"},
+    "CosFace": TrainingRow(RESNET),  # the original's baseline from section 2 on
+    "SphereFace": TrainingRow(RESNET, "SphereFace"),
+    "ArcFace": TrainingRow(RESNET, "ArcFace"),
+    "GRL": TrainingRow(RESNET, technique=_reversal),
+    "GeoWarp": TrainingRow(RESNET, technique=_warping, base="CosFace"),
     # what each of GeoWarp's losses adds
-    "GeoWarp, self-supervised": {
-        "backbone": RESNET,
-        "margin": "CosFace",
-        "method": "GeoWarp",
-        "without": ("feature_wise", "consistency"),
-    },
-    "GeoWarp, no consistency": {
-        "backbone": RESNET,
-        "margin": "CosFace",
-        "method": "GeoWarp",
-        "without": ("consistency",),
-    },
-    "EffV2s": {"backbone": EFFNET, "margin": "CosFace"},
-    "EffV2s + GRL": {"backbone": EFFNET, "margin": "CosFace", "method": "GRL"},
-    "EffV2s + GeoWarp": {"backbone": EFFNET, "margin": "CosFace", "method": "GeoWarp"},
+    "GeoWarp, self-supervised": TrainingRow(RESNET, technique=_self_supervised, base="CosFace"),
+    "GeoWarp, no consistency": TrainingRow(RESNET, technique=_no_consistency, base="CosFace"),
+    "EffV2s": TrainingRow(EFFNET),
+    "EffV2s + GRL": TrainingRow(EFFNET, technique=_reversal),
+    "EffV2s + GeoWarp": TrainingRow(EFFNET, technique=_warping, base="EffV2s"),
 }
 
-
-SOUPS = ("Model Soup", "uniform soup")  # greedy, and of all three
-
-
 LOSSES = ("CosFace", "ArcFace", "SphereFace")  # the soups' ingredients, in Table 6's order
-
-
-SHARES = (0.25, 0.5, 0.75)  # of the second, on the line between two ingredients (Figure 4)
-
-
+GREEDY, UNIFORM = "Model Soup", "uniform soup"
+SHARES = (0.25, 0.5, 0.75)  # of the second ingredient, on the line between two (Figure 4)
 BRIGHTNESS = (0.1, 0.15, 0.2, 0.3, 0.4)  # Table 3's factors
-
-
 MORE_BRIGHTNESS = (0.05, 0.6, 0.8)  # section 4.1 speaks of lower and higher ones
 
 
@@ -64,9 +74,14 @@ MORE_BRIGHTNESS = (0.05, 0.6, 0.8)  # section 4.1 speaks of lower and higher one
 class Evaluation:
     """How a row's predictions are made from a model.
 
-    model: a name of TRAININGS or SOUPS. night: brightness factor of the database where tokyo-night's queries
-    are looked up. multiscale: an entry of `multiscale.METHODS`, on the descriptors of `side`: "database", "query" or "both". scale: of all
-    other descriptors. rerank: with the model's own warping regression.
+    Attributes
+    ----------
+    model : a name of TRAININGS, GREEDY or UNIFORM.
+    night : the brightness factor of the database where tokyo-night's queries are looked up.
+    multiscale : an entry of `multiscale.METHODS`, on the descriptors of `side`; None for one scale.
+    side : "database", "query" or "both".
+    scale : the scale of the descriptors that are not aggregated.
+    rerank : whether the model's own warping regression orders the first predictions anew.
     """
 
     model: str
@@ -76,45 +91,65 @@ class Evaluation:
     scale: float = 1.0
     rerank: bool = False
 
+    def brightness(self, dataset: str) -> float:
+        """The brightness factor of a data set's database."""
+        return self.night if dataset == "tokyo-night" else 1.0
+
 
 @dataclass(frozen=True)
 class Fusion:
-    """Two rows' predictions merged: method "NIF", "SIF" or "RRF"."""
+    """Two rows' predictions merged by a method of `evaluation.FUSIONS`."""
 
     method: str
     first: Evaluation
     second: Evaluation
 
+    def at(self, multiscale: str | None, side: str) -> "Fusion":
+        """The same fusion of both rows at several scales."""
+        first, second = (
+            replace(row, multiscale=multiscale, side=side) for row in (self.first, self.second)
+        )
+        return Fusion(self.method, first, second)
 
-def _multiscale(row):
-    """Tables 8 to 13: a row without multi-scale, the report's four, and those on the other sides."""
-    rows = {"/": row(None, "database")} | {method: row(method, "database") for method in METHODS}
-    return rows | {
-        f"{method}, {words}": row(method, side)
-        for side, words in (("query", "query side"), ("both", "both sides"))
-        for method in METHODS
+
+Row = Evaluation | Fusion
+
+
+def _at_scales(row: Row) -> dict[str, Row]:
+    """Tables 8 to 13: a row at one scale, the original's four methods, and these on the other
+    sides.
+    """
+
+    def at(multiscale: str | None, side: str) -> Row:
+        if isinstance(row, Fusion):
+            return row.at(multiscale, side)
+        return replace(row, multiscale=multiscale, side=side)
+
+    sides = {"": "database", ", query side": "query", ", both sides": "both"}
+    several = {
+        f"{method}{words}": at(method, side) for words, side in sides.items() for method in METHODS
     }
+    return {"/": at(None, "database"), **several}
 
 
-def _tables():
+def _tables() -> dict[int, dict[str, Row]]:
     base, grl, warp = Evaluation("CosFace"), Evaluation("GRL"), Evaluation("GeoWarp", rerank=True)
-    eff, eff_grl = (
-        Evaluation("EffV2s", NIGHT_BRIGHTNESS),
-        Evaluation("EffV2s + GRL", NIGHT_BRIGHTNESS),
-    )
+    eff = Evaluation("EffV2s", NIGHT_BRIGHTNESS)
+    eff_grl = Evaluation("EffV2s + GRL", NIGHT_BRIGHTNESS)
     eff_warp = Evaluation("EffV2s + GeoWarp", NIGHT_BRIGHTNESS, rerank=True)
-    fused = {
+    darkened: dict[str, Row] = {
+        f"{name} brightness={factor if factor < 1 else 'none'}": replace(row, night=factor)
+        for factor in (1.0, *BRIGHTNESS, *MORE_BRIGHTNESS)
+        for name, row in (("baseline", base), ("GRL", grl))
+    }
+    fused: dict[str, Row] = {
         f"GeoWarp + GRL ({method})": Fusion(method, eff_warp, eff_grl)
-        for method in ("NIF", "SIF", "RRF")
+        for method in ("NIF", "SIF", "NIF by rank", "RRF")
     }
     return {
         1: {name: Evaluation(name) for name in ("CosFace", "SphereFace", "ArcFace")},
         2: {"baseline": base, "GRL": grl},
-        3: {
-            f"{name} brightness={f if f < 1 else 'none'}": replace(row, night=f)
-            for f in (1.0, *BRIGHTNESS, *MORE_BRIGHTNESS)
-            for name, row in (("baseline", base), ("GRL", grl))
-        },
+        3: darkened,
         4: {
             "baseline": base,
             "baseline + GeoWarp (before re-ranking)": replace(warp, rerank=False),
@@ -130,31 +165,22 @@ def _tables():
             "EffV2s + GRL": eff_grl,
             "EffV2s (no brightness filter)": replace(eff, night=1.0),
         },
-        6: {name: Evaluation(name) for name in (*LOSSES, *SOUPS)},
+        6: {name: Evaluation(name) for name in (*LOSSES, GREEDY, UNIFORM)},
         7: {"GeoWarp": eff_warp, "GRL": eff_grl, **fused},
-        8: _multiscale(lambda method, side: replace(grl, multiscale=method, side=side)),
-        9: _multiscale(lambda method, side: replace(warp, multiscale=method, side=side)),
-        10: _multiscale(lambda method, side: replace(eff_grl, multiscale=method, side=side)),
-        11: _multiscale(lambda method, side: replace(eff_warp, multiscale=method, side=side)),
-        12: _multiscale(
-            lambda method, side: Fusion(
-                "SIF", *(replace(row, multiscale=method, side=side) for row in (eff_warp, eff_grl))
-            )
-        ),
-        13: _multiscale(
-            lambda method, side: Fusion(
-                "NIF", *(replace(row, multiscale=method, side=side) for row in (eff_warp, eff_grl))
-            )
-        ),
+        8: _at_scales(grl),
+        9: _at_scales(warp),
+        10: _at_scales(eff_grl),
+        11: _at_scales(eff_warp),
+        12: _at_scales(Fusion("SIF", eff_warp, eff_grl)),
+        13: _at_scales(Fusion("NIF", eff_warp, eff_grl)),
     }
 
 
-# table -> {condition, spelled as in `data/report_tables.csv` where the report has it: how its predictions are made}
+# table -> {condition, spelled as in `report/data/report_tables.csv` where the original has it: its
+# row}
 TABLES = _tables()
 
 
-def backbone_of(name):
-    """The backbone of a training or a soup."""
-    return (
-        RESNET if name in SOUPS else TRAININGS[name]["backbone"]
-    )  # the soups' ingredients are ResNet18s
+def backbone_of(model: str) -> str:
+    """The backbone of a training or a soup. The soups' ingredients are ResNet18s."""
+    return TRAININGS[model].backbone if model in TRAININGS else RESNET

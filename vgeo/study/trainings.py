@@ -1,0 +1,347 @@
+"""The models of the study: trained ones, soups of them, and what they start from."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from vgeo.device import device, numpy_stream, precision, share
+from vgeo.models.geowarp import Regression, local_features
+from vgeo.models.network import GeoModel, build, trunk_hash
+from vgeo.models.soups import average, greedy
+from vgeo.models.weights import CITY_WEIGHTS, load_state, read_weights, save_weights
+from vgeo.photos.tables import Photos
+from vgeo.retrieval.describe import stored_batch
+from vgeo.study import cache as files_of
+from vgeo.study.cache import Cache
+from vgeo.study.data import Data
+from vgeo.study.descriptions import Descriptions, load
+from vgeo.study.profiles import Profile
+from vgeo.study.rows import GREEDY, LOSSES, RESNET, TRAININGS, UNIFORM, TrainingRow
+from vgeo.training.batches import batches, live_views
+from vgeo.training.loop import Recipe, train_beside, train_extractor
+from vgeo.training.technique import Technique
+
+Views = Callable[[GeoModel, int], Iterator[torch.Tensor]]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """A model in a file.
+
+    Attributes
+    ----------
+    weights, extra : safetensors of the extractor, and of what was trained along with it (None where
+        nothing was).
+    log : a row each time the loss was averaged; the validation R@1 in percent is in the epochs'
+        last rows.
+    seconds : wall time of the training and the making of its augmented views, without validation.
+    """
+
+    name: str
+    seed: int
+    backbone: str
+    weights: Path
+    extra: Path | None = None
+    log: pd.DataFrame = field(default_factory=pd.DataFrame)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class WarpModel:
+    """What GeoWarp re-ranks with.
+
+    Attributes
+    ----------
+    local : from normalised images (B, 3, H, W) to local features (B, C, GRID, GRID).
+    regression : the warping regression, in evaluation mode.
+    """
+
+    local: Callable[[torch.Tensor], torch.Tensor]
+    regression: Regression
+
+
+class Trainings:
+    """Trains each model of `rows.TRAININGS` once for every seed.
+
+    Parameters
+    ----------
+    weights : the folder of the starting weights that the profile calls "city".
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        data: Data,
+        descriptions: Descriptions,
+        cache: Cache,
+        weights: Path = CITY_WEIGHTS,
+    ):
+        self.profile, self.data, self.descriptions = profile, data, descriptions
+        self.cache, self.start_folder = cache, Path(weights)
+        self._models: dict[tuple[str, int], TrainedModel] = {}
+
+    def train(self, name: str, seed: int = 0) -> TrainedModel:
+        """A training of `rows.TRAININGS`, or one of the soups GREEDY and UNIFORM."""
+        if name in (GREEDY, UNIFORM):
+            return self.soup(LOSSES if name == UNIFORM else self.greedy(seed), seed, name=name)
+        if (name, seed) not in self._models:
+            row = TRAININGS[name]
+            technique = row.technique(self.profile, self.data) if row.technique else None
+            iterations = technique.alone(row.backbone) if technique else None
+            label = f"train {name}" + (f", seed {seed}" if seed else "")
+            if technique and iterations:
+                model = self._beside(name, seed, row, technique, iterations, label)
+            else:
+                model = self._extractor(name, seed, row, technique, label)
+            self._models[name, seed] = model
+        return self._models[name, seed]
+
+    def start(self, backbone: str) -> TrainedModel:
+        """What the trainings of a backbone start from."""
+        weights = self.profile.weights
+        if weights == "city":
+            path = self.start_folder / f"{backbone}.safetensors"
+            return TrainedModel(f"start of {backbone}", 0, backbone, path)
+        recipe = {"backbone": backbone, "weights": weights, "head": 0}
+
+        def make(folder: Path) -> None:
+            torch.manual_seed(0)  # ImageNet weights come without our head
+            save_weights(build(backbone, weights), folder / "model.safetensors", recipe)
+
+        code = ("vgeo.models.network",)
+        folder = self.cache.step("models", f"start {backbone}", recipe, make, code)
+        return TrainedModel(f"start of {backbone}", 0, backbone, folder / "model.safetensors")
+
+    def load_warp(self, model: TrainedModel) -> WarpModel:
+        """The local features and the warping regression of a training with GeoWarp."""
+        extractor, stages = load(model.weights, model.backbone), self.profile.geowarp.stages
+        assert model.extra is not None
+        state = read_weights(model.extra)
+        state = {name.removeprefix("regression."): tensor for name, tensor in state.items()}
+        regression = load_state(Regression(), state, model.extra).to(device()).eval()
+
+        def local(images: torch.Tensor) -> torch.Tensor:
+            return local_features(extractor.features(images, stages[model.backbone]))
+
+        return WarpModel(local, regression)
+
+    def soup(
+        self,
+        ingredients: tuple[str, ...] | list[str],
+        seed: int = 0,
+        shares: tuple[float, ...] | None = None,
+        name: str | None = None,
+    ) -> TrainedModel:
+        """The weighted average of trained ResNet18s; equal shares by default."""
+        models = [self.train(each, seed) for each in ingredients]
+        recipe = {
+            "ingredients": [self.descriptions.hash(model.weights) for model in models],
+            "shares": shares and list(shares),
+        }
+
+        def make(folder: Path) -> None:
+            states = [load(model.weights, RESNET).cpu().state_dict() for model in models]
+            names = {"names": list(ingredients)}
+            save_weights(average(states, shares), folder / "model.safetensors", recipe | names)
+
+        label = f"soup of {', '.join(ingredients)} {shares or ''}".strip()
+        folder = self.cache.step("models", label, recipe, make, ("vgeo.models.soups",))
+        weights = folder / "model.safetensors"
+        return TrainedModel(name or label, seed, RESNET, weights, None)
+
+    def greedy(self, seed: int = 0) -> list[str]:
+        """The ingredients of the greedy soup, chosen by validation R@1."""
+        val = self.data.val
+        recipe = {
+            "ingredients": [
+                self.descriptions.hash(self.train(name, seed).weights) for name in LOSSES
+            ],
+            "names": LOSSES,
+            "val": [val.queries.fingerprint, val.database.fingerprint],
+        }
+
+        def score(names: list[str]) -> float:
+            return self.descriptions.validate(load(self.soup(names, seed).weights, RESNET))
+
+        def make(folder: Path) -> None:
+            (folder / "names.json").write_text(json.dumps(greedy(LOSSES, score)))
+
+        label = "choose the greedy soup" + (f", seed {seed}" if seed else "")
+        code = ("vgeo.models.soups", "vgeo.retrieval.describe", "vgeo.retrieval.search")
+        folder = self.cache.step("soups", label, recipe, make, code, together=True)
+        return json.loads((folder / "names.json").read_text())
+
+    def _recipe(self, row: TrainingRow, seed: int) -> Recipe:
+        p = self.profile
+        return Recipe(
+            backbone=row.backbone,
+            weights=p.weights,
+            margin=row.margin,
+            image_size=p.image_size,
+            seed=seed,
+            precision=precision(),
+            **p.training.__dict__,
+        )
+
+    def _extractor(
+        self, name: str, seed: int, row: TrainingRow, technique: Technique | None, label: str
+    ) -> TrainedModel:
+        """A training of the extractor, with a technique's layers beside it where there is one."""
+        recipe, start = self._recipe(row, seed), self.start(row.backbone)
+        classes, val = self.data.classes, self.data.val
+        made_of = recipe.as_dict() | {
+            "start": self.descriptions.hash(start.weights),
+            "train": [classes.photos.fingerprint, classes.count],
+            "val": [val.queries.fingerprint, val.database.fingerprint],
+            "device": device().type,
+        }
+        code: tuple[str, ...] = ("vgeo.training.loop", "vgeo.training.batches")
+        rate, target = None, None
+        if technique:
+            rate, target = technique.learning_rate, technique.target
+            code += technique.code
+            made_of |= {"technique": technique.recipe(), "lr_extra": rate}
+            if target is not None:
+                made_of["target"] = target.fingerprint
+
+        def make(folder: Path) -> None:
+            views = self._views(recipe, classes.photos)
+            target_views = self._views(recipe, target) if target is not None else None
+            torch.manual_seed(seed)
+            extra = None
+            if technique:
+                model = load(start.weights, row.backbone)
+                extra = technique.prepare(model, classes, recipe.image_size, seed, self.cache.step)
+            train_extractor(
+                recipe,
+                start.weights,
+                classes,
+                self.descriptions.validate,
+                folder,
+                views,
+                target_views,
+                extra,
+                rate,
+                label,
+            )
+
+        folder = self.cache.step("models", label, made_of, make, code, resumes=True, together=True)
+        log = pd.read_csv(folder / "log.csv")
+        iterations = log["iteration"].diff().fillna(log["iteration"])
+        seconds = float((iterations * recipe.batch_size / log["images_per_second"]).sum())
+        if self.profile.stores_trunk:
+            sources = [classes.photos] + ([target] if target is not None else [])
+            seconds += sum(files_of.seconds(self._stored_views(recipe, each)) for each in sources)
+        extra_file = folder / "extra.safetensors"
+        return TrainedModel(
+            name,
+            seed,
+            row.backbone,
+            folder / "model.safetensors",
+            extra_file if technique else None,
+            log,
+            seconds,
+        )
+
+    def _beside(
+        self,
+        name: str,
+        seed: int,
+        row: TrainingRow,
+        technique: Technique,
+        iterations: int,
+        label: str,
+    ) -> TrainedModel:
+        """A training of a technique's layers alone, beside the finished extractor of another
+        training.
+        """
+        assert row.base is not None
+        base, classes, size = self.train(row.base, seed), self.data.classes, self.profile.image_size
+        made_of = {
+            "extractor": self.descriptions.hash(base.weights),
+            "train": [classes.photos.fingerprint, classes.count],
+            "technique": technique.recipe(),
+            "iterations": iterations,
+            "lr": technique.learning_rate,
+            "size": size,
+            "seed": seed,
+            "precision": precision(),
+            "device": device().type,
+        }
+
+        def make(folder: Path) -> None:
+            model = load(base.weights, row.backbone)
+            torch.manual_seed(seed)
+            extra = technique.prepare(model, classes, size, seed, self.cache.step)
+            rate = technique.learning_rate
+            train_beside(extra, model, iterations, rate, precision(), folder, label)
+
+        code = ("vgeo.training.loop", *technique.code)
+        folder = self.cache.step("models", label, made_of, make, code, resumes=True, together=True)
+        log = pd.read_csv(folder / "log.csv")
+        seconds = base.seconds + float(log["seconds"].sum())
+        extra_file = folder / "extra.safetensors"
+        return TrainedModel(name, seed, row.backbone, base.weights, extra_file, log, seconds)
+
+    def _rows(self, recipe: Recipe, photos: Photos) -> list[np.ndarray]:
+        """The photos of every iteration: training photos by their classes, those of another domain
+        at random.
+        """
+        classes = self.data.classes
+        total = recipe.epochs * recipe.iterations
+        rows = batches(classes.labels, recipe.batch_size, 0, total, recipe.seed)
+        if photos is classes.photos:
+            return rows
+        random = numpy_stream(recipe.seed, "night photos")
+        return [random.integers(len(photos), size=len(row)) for row in rows]
+
+    def _views(self, recipe: Recipe, photos: Photos) -> Views:
+        """The trunk's output for the augmented photos of every iteration, as `train_extractor`
+        takes it.
+        """
+        if self.profile.stores_trunk:
+            maps = np.load(self._stored_views(recipe, photos) / "trunk.npy", mmap_mode="r")
+            return lambda model, first: (
+                stored_batch(share().of(batch), device()) for batch in maps[first:]
+            )
+        paths, rows = np.array(photos.paths), self._rows(recipe, photos)
+        return lambda model, first: live_views(
+            model, paths, rows, recipe.image_size, recipe.seed, first, recipe.precision, share()
+        )
+
+    def _stored_views(self, recipe: Recipe, photos: Photos) -> Path:
+        """The folder whose `trunk.npy`, float16 (iterations, B, C, h, w), all trainings of one
+        start, seed and photos share.
+        """
+        start = load(self.start(recipe.backbone).weights, recipe.backbone)
+        rows = self._rows(recipe, photos)
+        made_of = {
+            "trunk": trunk_hash(start),
+            "images": photos.fingerprint,
+            "rows": hashlib.sha256(np.stack(rows).tobytes()).hexdigest(),
+            "size": recipe.image_size,
+            "seed": recipe.seed,
+            "precision": recipe.precision,
+            "device": device().type,
+        }
+        label = f"views {self.data.label(photos)} {recipe.backbone}"
+        label += f", seed {recipe.seed}" if recipe.seed else ""
+
+        def make(folder: Path) -> None:
+            paths, size, maps = np.array(photos.paths), recipe.image_size, None
+            views = live_views(start, paths, rows, size, recipe.seed, precision=recipe.precision)
+            for i, trunk in enumerate(tqdm(views, label, len(rows), unit=" batches")):
+                if maps is None:
+                    shape = (len(rows), *trunk.shape)
+                    maps = np.lib.format.open_memmap(folder / "trunk.npy", "w+", np.float16, shape)
+                maps[i] = trunk.half().cpu().numpy()
+            maps.flush()
+
+        return self.cache.step("views", label, made_of, make, ("vgeo.training.batches",))
