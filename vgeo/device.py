@@ -1,8 +1,8 @@
-"""Where work runs: the device, its precision, this process's share of the work, and the random numbers.
+"""The device, its precision, this process's share of the work, and named random streams.
 
-torchrun starts several processes, on one machine or on many that see the same folders. Hugging Face Accelerate
-connects them through torch.distributed (NCCL between GPUs, gloo between CPUs). A process that was started alone has
-the whole of every share, and the calls here cost nothing.
+torchrun starts several processes, on one machine or on many that see the same folders. Hugging Face
+Accelerate connects them through torch.distributed (NCCL between GPUs, gloo between CPUs). A process
+that was started alone has the whole of every share, and the calls here cost nothing.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from vgeo.errors import VgeoError
 
-# Every stream of random numbers by its purpose. Two streams of one seed never share numbers.
+# The number of every purpose that random numbers are drawn for: two purposes never share numbers.
 STREAMS = {
     "class order": 0,
     "image of a class": 1,
@@ -33,22 +34,22 @@ STREAMS = {
 def processes() -> PartialState:
     """Accelerate's state of this process, connected to the others where torchrun started several.
 
-    The time-out is a day: the other processes wait while the first one searches or validates.
+    The time-out is a day, because the others wait while the first one searches or validates.
     """
     return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
 
 
 def device() -> torch.device:
-    """This process's GPU where there is one, else the CPU."""
-    return processes().device
+    """The GPU of this process where there is one, else the CPU."""
+    return torch.device(processes().device)
 
 
 @cache
 def precision() -> str:
     """The precision of convolutions: "bf16" or "float32".
 
-    "bf16" is chosen where the processor multiplies bfloat16 matrices in hardware: emulated bfloat16 is many times
-    slower than float32.
+    "bf16" is chosen where the processor multiplies bfloat16 matrices in hardware. Emulated bfloat16
+    is many times slower than float32.
     """
     if torch.cuda.is_available():
         able = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -58,13 +59,13 @@ def precision() -> str:
     return "bf16" if able else "float32"
 
 
-def autocast(where: torch.device, precision: str) -> AbstractContextManager:
-    """Convolutions and matrix products on the device `where` in a `precision` as `precision()` names it."""
-    return torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16")
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Convolutions and matrix products on the device in a precision that `precision()` names."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def numpy_stream(seed: int, purpose: str, *numbers: int) -> np.random.Generator:
-    """The random numbers for a purpose of STREAMS, for example of iteration `numbers[0]`."""
+    """The random numbers for a purpose of STREAMS, and for `numbers` such as an iteration's."""
     return np.random.default_rng([seed, STREAMS[purpose], *numbers])
 
 
@@ -80,22 +81,22 @@ def iteration_seed(seed: int, iteration: int) -> int:
 
 @dataclass(frozen=True)
 class Share:
-    """One process's share of the work: of every `count` rows, batches or pairs the one with number `index`."""
+    """One process's share: of every `count` rows, batches or pairs the one with number `index`."""
 
     index: int = 0
     count: int = 1
 
-    def of(self, rows: Sequence) -> Sequence:
+    def of(self, rows: Sequence[Any]) -> Sequence[Any]:
         """The rows index, index + count, ... of a sequence."""
         return rows[self.index :: self.count]
 
     def rand(self, *shape: int, generator: torch.Generator) -> torch.Tensor:
-        """torch.rand(shape), where dimension 1 counts this share's rows, with the numbers they have in the whole."""
+        """torch.rand(shape): the numbers that this share's rows (dimension 1) have in the whole."""
         whole = torch.rand(shape[0], shape[1] * self.count, *shape[2:], generator=generator)
         return whole[:, self.index :: self.count]
 
     def check(self, size: int, what: str) -> None:
-        """Raises VgeoError where a batch of `size` has no equal shares."""
+        """Raises VgeoError where `size` can't be divided into equal shares."""
         if size % self.count:
             raise VgeoError(
                 f"{what} {size}: {self.count} processes can't have equal shares of it: start a "
@@ -113,7 +114,7 @@ def share() -> Share:
 
 def is_first() -> bool:
     """Whether this is the process that writes files and speaks."""
-    return processes().is_main_process
+    return bool(processes().is_main_process)
 
 
 def wait_for_all() -> None:
@@ -121,11 +122,11 @@ def wait_for_all() -> None:
     processes().wait_for_everyone()
 
 
-def from_first(value):
+def from_first(value: Any) -> Any:
     """The first process's value, a plain one such as a number or a str, in all processes."""
     return broadcast_object_list([value])[0] if processes().num_processes > 1 else value
 
 
-def gathered(rows: list) -> list:
+def gathered(rows: list[Any]) -> list[Any]:
     """The lists of all processes, one after the other, in all processes."""
-    return gather_object(rows)
+    return list(gather_object(rows))
