@@ -1,0 +1,1 @@
+"""Your own photos to latitude, longitude and confidence."""

@@ -1,101 +1,151 @@
-"""How sure an answer is: the probability that it is right, fitted to answers that are known, and how well such probabilities hold."""
+"""The confidence of an answer: the probability that it is right. And how well such numbers hold.
 
+The probability comes from a logistic regression that is fitted to answers whose right place is
+known.
+"""
+
+import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
 from scipy.special import expit
 from scipy.stats import binomtest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import brier_score_loss
+from sklearn.model_selection import GroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from vgeo.errors import VgeoError
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A logistic regression: probability = 1 / (1 + exp(-(intercept + (features - mean) / spread @ slopes)))."""
+    """A fitted logistic regression on F standardised features.
 
-    mean: tuple
-    spread: tuple
-    slopes: tuple
-    intercept: float
+    Attributes
+    ----------
+    mean, spread : mean and standard deviation of each feature in the answers it was fitted to.
+    weights : the weight of each standardised feature, in log odds.
+    bias : the log odds of an answer whose features are all average.
+    """
 
-    def __call__(self, features):
-        """Probabilities, float64 (Q,), of features (Q, F)."""
-        return expit(
-            self.intercept
-            + (np.asarray(features) - self.mean) / self.spread @ np.asarray(self.slopes)
-        )
+    mean: tuple[float, ...]
+    spread: tuple[float, ...]
+    weights: tuple[float, ...]
+    bias: float
+
+    def __call__(self, features) -> np.ndarray:
+        """Probabilities that answers are right, float64 (Q,), from their features (Q, F)."""
+        standardised = (np.asarray(features, float) - self.mean) / self.spread
+        return expit(self.bias + standardised @ np.asarray(self.weights))
 
 
-def fit(features, right):
-    """The Calibration of known answers: features (Q, F), right bool (Q,).
+def fit(features, right) -> Calibration:
+    """Fits a Calibration to answers that are known to be right or wrong.
 
-    Maximum likelihood with a normal prior of deviation 1 on the slopes of the standardised features: they stay finite where a feature tells all
-    right answers from all wrong ones. Raises VgeoError where there is no answer.
+    The weights have a normal prior of deviation 1 (C = 1). They therefore stay finite where a
+    feature separates the right answers from the wrong ones. The bias has no prior.
+
+    Parameters
+    ----------
+    features : float (Q, F).
+    right : bool (Q,).
+
+    Raises
+    ------
+    VgeoError : there is no answer.
     """
     features, right = np.asarray(features, float), np.asarray(right, bool)
     if not len(right):
-        raise VgeoError("no known answer to calibrate the confidence with: add photos")
-    mean, spread = features.mean(0), features.std(0)
-    spread[spread == 0] = 1.0
-    x, sign = (features - mean) / spread, np.where(right, 1.0, -1.0)
-
-    def cost(w):
-        z = sign * (w[0] + x @ w[1:])
-        slope = -sign * expit(-z)
-        return np.logaddexp(0, -z).sum() + (w[1:] ** 2).sum() / 2, np.r_[
-            slope.sum(), slope @ x + w[1:]
-        ]
-
-    found = minimize(cost, np.zeros(1 + x.shape[1]), jac=True).x
-    return Calibration(
-        tuple(mean.tolist()), tuple(spread.tolist()), tuple(found[1:].tolist()), float(found[0])
-    )
+        raise VgeoError("no known answer to fit the confidence to: add photos to the index")
+    if right.all() or not right.any():  # no weight can be told: Laplace's rule of succession
+        hits, none = int(right.sum()), (0.0,) * features.shape[1]
+        bias = math.log((hits + 1) / (len(right) - hits + 1))
+        return Calibration(none, tuple(1.0 for _ in none), none, bias)
+    regression = LogisticRegression(C=1, solver="newton-cholesky", tol=1e-8)
+    scaler, regression = make_pipeline(StandardScaler(), regression).fit(features, right)
+    mean, spread, weights = map(tuple, (scaler.mean_, scaler.scale_, regression.coef_[0]))
+    return Calibration(mean, spread, weights, regression.intercept_[0])
 
 
-def cross_fitted(features, right, groups, folds=10):
-    """Probability of each known answer from a `fit` to the others, float64 (Q,); groups, int (Q,): what has the same one is held out together."""
-    features, right = np.asarray(features, float), np.asarray(right, bool)
-    fold = np.random.default_rng(0).permutation(np.max(groups) + 1)[groups] % folds
-    found = np.empty(len(right))
-    for k in np.unique(fold):
-        held = fold == k
-        found[held] = fit(features[~held], right[~held])(features[held])
-    return found
+def cross_fitted(features, right, groups, folds: int = 10) -> np.ndarray:
+    """The probability of each known answer, from a `fit` to answers of other groups alone.
 
+    Parameters
+    ----------
+    features : float (Q, F).
+    right : bool (Q,).
+    groups : int (Q,), at least two different ones. Answers of one group are held out together.
 
-def brier(probability, right):
-    """Mean squared difference of probability and outcome, 0 to 1, lower is better (Brier, 1950)."""
-    return float(np.mean((np.asarray(probability) - right) ** 2))
-
-
-def reliability(probability, right, bins=10):
-    """Rows {"answers", "promised", "right", "low", "high"} of bins of about equally many answers, by rising probability; equal ones share a bin.
-
-    promised: mean probability; right: share of right answers, and its 95 % Wilson interval; all 0 to 1.
+    Returns
+    -------
+    float64 (Q,).
     """
-    probability, right, rows = np.asarray(probability), np.asarray(right, bool), []
-    number = np.searchsorted(
-        np.quantile(probability, np.arange(1, bins) / bins), probability, side="right"
-    )
-    for k in np.unique(number):
-        hits, count = int(right[number == k].sum()), int((number == k).sum())
+    features, right = np.asarray(features, float), np.asarray(right, bool)
+    splits = GroupKFold(min(folds, len(np.unique(groups)))).split(features, right, groups)
+    probability = np.empty(len(right))
+    for others, held in splits:
+        probability[held] = fit(features[others], right[others])(features[held])
+    return probability
+
+
+def reliability(probability, right, bins: int = 10) -> list[dict[str, float]]:
+    """How often answers are right, in bins of about equally many answers by rising probability.
+
+    Answers of equal probability share a bin.
+
+    Returns
+    -------
+    A dict a bin: answers (their number), confidence (their mean probability), right (the share that
+    is right), low and high (the 95 % Wilson interval of that share). Shares are 0 to 1.
+    """
+    probability, right = np.asarray(probability, float), np.asarray(right, bool)
+    edges = np.quantile(probability, np.arange(1, bins) / bins)
+    bin_of = np.searchsorted(edges, probability, side="right")
+    rows = []
+    for number in np.unique(bin_of):
+        inside = bin_of == number
+        hits, count = int(right[inside].sum()), int(inside.sum())
         interval = binomtest(hits, count).proportion_ci(method="wilson")
-        rows.append(
-            {
-                "answers": count,
-                "promised": float(probability[number == k].mean()),
-                "right": hits / count,
-                "low": interval.low,
-                "high": interval.high,
-            }
-        )
+        row = {"answers": count, "confidence": float(probability[inside].mean())}
+        rows.append(row | {"right": hits / count, "low": interval.low, "high": interval.high})
     return rows
 
 
-def calibration_error(probability, right, bins=10):
-    """Expected calibration error, 0 to 1: the mean, over answers, of |promised - right| of their bin in `reliability` (Naeini et al., 2015, with equally full bins)."""
+def calibration_error(probability, right, bins: int = 10) -> float:
+    """Expected calibration error, 0 to 1.
+
+    It is the mean, over the answers, of |confidence - right| of their bin in `reliability`.
+
+    References
+    ----------
+    Naeini et al., Obtaining Well Calibrated Probabilities Using Bayesian Binning, AAAI 2015; there
+    with bins of equal width.
+    """
     rows = reliability(probability, right, bins)
-    return sum(row["answers"] * abs(row["promised"] - row["right"]) for row in rows) / sum(
-        row["answers"] for row in rows
-    )
+    gaps = [abs(row["confidence"] - row["right"]) for row in rows]
+    return float(np.average(gaps, weights=[row["answers"] for row in rows]))
+
+
+def scores(probability, right) -> dict[str, float]:
+    """Numbers for a table: count, shares in percent, Brier scores, calibration error.
+
+    The Brier score is the mean squared difference of probability and outcome: 0 to 1, lower is
+    better. The Brier score of the constant share is what the share of right answers itself would
+    reach as the probability of every answer.
+
+    References
+    ----------
+    Brier, Verification of Forecasts Expressed in Terms of Probability, Monthly Weather Review 1950.
+    """
+    probability, right = np.asarray(probability, float), np.asarray(right, bool)
+    share = float(right.mean())
+    return {
+        "photos": len(right),
+        "within 25 m, %": 100 * share,
+        "mean confidence, %": 100 * float(probability.mean()),
+        "Brier": float(brier_score_loss(right, probability)),
+        "Brier of the constant share": share * (1 - share),
+        "calibration error": calibration_error(probability, right),
+    }

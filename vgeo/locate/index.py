@@ -1,8 +1,13 @@
-"""A photo goes in, its place comes out: an index of photos with known positions, and for any photo a position and how sure it is."""
+"""The index: photos with known positions, which give any other photo a position.
+
+A photo's descriptor proposes the nearest photos of the index. Their local features then put them
+into order, and the position of the first one is the answer.
+"""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,254 +17,283 @@ from tqdm.auto import tqdm
 
 from vgeo.device import device
 from vgeo.errors import VgeoError
-from vgeo.files import key
+from vgeo.files import code_hash, key
 from vgeo.locate.confidence import Calibration, fit
 from vgeo.locate.store import Store, photo_key, user_cache
+from vgeo.models.convert import open_model
 from vgeo.models.geowarp import GRID, local_features
-from vgeo.models.network import normalise
-from vgeo.models.weights import weights_hash
+from vgeo.models.network import GeoModel, normalise
+from vgeo.models.weights import CITY_WEIGHTS, weights_hash
 from vgeo.photos.images import check_images, load_batches
 from vgeo.photos.names import utm_projection
-from vgeo.photos.places import positions
-from vgeo.report.original import DATA
+from vgeo.photos.tables import Photos, read_photos
 from vgeo.retrieval.search import search
 
-RADIUS = 25.0  # metres: an answer is right within
-
-
-SHORTLIST = 20  # nearest photos whose local features are compared; this and REACH were chosen on validation photos, see tests/benchmarks/locate.py
-
-
-REACH = 3  # cells of the GRID that a detail may lie elsewhere in the other photo
-
-
-SHOWN = 5  # matches that are shown
-
-
-SAME_PLACE = 2.0  # metres: photos of one month so near each other are of one moment, crops of one panorama for example
-
-
-HELD_OUT = 1000  # photos at most that the confidence is calibrated on
-
-
-ENOUGH = 20  # right answers, and wrong ones, that a calibration needs: 7 for each of FEATURES (Vittinghoff and McCulloch, 2007)
-
-
+RADIUS = 25.0  # metres: an answer nearer than this is right
+# SHORTLIST and REACH were chosen on validation photos, see benchmarks/results/locate_choices.csv.
+SHORTLIST = 20  # photos, the nearest by descriptor, whose local features are compared
+REACH = 3  # cells of the 15 x 15 grid by which a detail may lie elsewhere in the other photo
+SHOWN = 5  # matches that are shown, and that the feature "agreement" looks at
+SAME_PLACE = 2.0  # metres: photos of one month that are so near each other show one moment
+HELD_OUT = 1000  # photos, at most, that the confidence is fitted to
+# Right answers, and wrong ones, that a fit of the confidence needs: 7 for each of FEATURES
+# (Vittinghoff and McCulloch, Relaxing the Rule of Ten Events per Variable, 2007).
+ENOUGH = 20
 FEATURES = ("similarity", "lead", "agreement")
+PUBLISHED_SIZE = 512  # pixels: the image size of weights without a recipe, such as CosPlace's
+SHIPPED = Path(__file__).parent / "calibration.json"  # written by benchmarks/locate.py
+DESCRIBING = ("vgeo.models.network", "vgeo.models.geowarp", "vgeo.photos.images")
 
 
-SHIPPED = (
-    DATA / "locate.json"
-)  # image size and calibration of the packaged weights, made by tests/benchmarks/locate.py
-
-
-PUBLISHED_SIZE = 512  # pixels: what weights without a recipe, CosPlace's, were trained with
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Answers:
-    """What an index says of Q photos, K matches each, the first of which is the answer.
+    """What an index says of Q photos: K matches each, of which the first is the answer.
 
-    rows: int64 (Q, K), photos of the index; similarity: float32 (Q, K), of local features, falling, at most 1; features: float64 (Q, 3), see
-    FEATURES: the first match's similarity; by how much it leads the best match of another place, over RADIUS away from it; the share of the
-    first SHOWN matches within RADIUS of it. xy: float64 (Q, 2), the answers' UTM east and north, metres.
+    Attributes
+    ----------
+    predictions : int64 (Q, K), rows of the index's photos.
+    similarity : float32 (Q, K), similarity of the local features, descending, at most 1.
+    features : float64 (Q, 3), what the confidence is computed from. The similarity of the first
+        match; its lead over the best match more than RADIUS away from it; the share of the first
+        SHOWN matches within RADIUS of it.
+    xy : float64 (Q, 2), the answers: UTM east and north, metres.
     """
 
-    rows: np.ndarray
+    predictions: np.ndarray
     similarity: np.ndarray
     features: np.ndarray
     xy: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Photos of an index that were asked for without themselves.
+    """Q photos of an index that were used as queries, and what the rest of the index answered.
 
-    photos: their rows, int64 (Q,); answers; right: bool (Q,); nearest: metres to the nearest photo that might answer, float64 (Q,).
+    Attributes
+    ----------
+    rows : int64 (Q,), their rows among the index's photos.
+    answers : the rest's answers.
+    right : bool (Q,), whether the answer is within RADIUS of the photo.
+    nearest : float64 (Q,), metres to the nearest photo of the rest.
     """
 
-    photos: np.ndarray
+    rows: np.ndarray
     answers: Answers
     right: np.ndarray
     nearest: np.ndarray
 
 
 class Index:
-    """Photos with known positions, each described once: what was described before is read from the cache.
+    """Photos with known positions, described by a model.
 
-    photos: a table of `datasets.read_images` with a UTM zone; model: a GeoModel; size: pixels, both sides, that images are resized to; cache: the
-    folder of descriptions, the user's cache folder by default. `described` counts the photos that were not in the cache. Raises VgeoError for
-    an unreadable photo before anything is described.
+    Descriptions are kept in the folder `cache`: a photo that is already described is not read
+    again.
+
+    Parameters
+    ----------
+    photos : the photos, with a known UTM zone.
+    model : describes them.
+    size : pixels, both sides, that images are resized to.
+    cache : the folder of descriptions, by default `store.user_cache()`.
+    shortlist : matches an answer, whose local features are compared.
+    reach : cells that a detail may lie elsewhere in the other photo, see `similarity`.
+
+    Attributes
+    ----------
+    xy : float64 (N, 2), the photos' UTM east and north, metres.
+    descriptors : float32 (N, D).
+    described : how many of the photos were not described yet.
+
+    Raises
+    ------
+    VgeoError : the UTM zone is unknown, or a photo can't be read. Both are checked before any photo
+        is described.
     """
 
-    def __init__(self, photos, model, size, cache=None):
-        if photos.attrs.get("zone") is None:
+    def __init__(
+        self,
+        photos: Photos,
+        model: GeoModel,
+        size: int,
+        cache: str | Path | None = None,
+        shortlist: int = SHORTLIST,
+        reach: int = REACH,
+    ):
+        if photos.zone is None:
             raise VgeoError(
-                f"{photos.attrs.get('root')}: metres without a UTM zone have no latitude: list the photos as file,lat,lon"
+                f"{photos.root}: metres without a UTM zone have no latitude: "
+                "list the photos as file,lat,lon"
             )
-        self.photos, self.model, self.size, self.xy = (
-            photos,
-            model.to(device()).eval(),
-            size,
-            positions(photos),
-        )
-        # the stage whose map is the nearest to the grid of local features in size: stride 8 for 128 pixels, 32 for 512
-        maps, sides = torch.zeros(1, 3, size, size, device=device()), []
-        with torch.inference_mode():
-            for stage in model.stages:
-                maps = stage(maps)
-                sides.append(maps.shape[-1])
-        self.stages = 1 + min(reversed(range(len(sides))), key=lambda i: abs(sides[i] - GRID))
-        recipe = {
-            "weights": weights_hash(model),
-            "size": size,
-            "stages": self.stages,
-            "grid": GRID,
-            "version": 1,
-        }
-        self.store = Store(Path(cache or user_cache()) / f"{key(recipe)}.sqlite")
-        self.keys, self.described = self.describe(list(photos["path"]), "index")
+        self.photos, self.xy, self.size = photos, photos.xy, size
+        self.shortlist, self.reach = shortlist, reach
+        self.model = model.to(device()).to(memory_format=torch.channels_last).eval()
+        self.stages = _stages_for_local_features(self.model, size)
+        recipe = {"weights": weights_hash(self.model), "size": size, "stages": self.stages}
+        name = key(recipe | {"code": code_hash(*DESCRIBING)})
+        self.store = Store(Path(cache or user_cache()) / f"{name}.sqlite")
+        self.keys, self.described = self._describe(photos.paths, "index")
         self.descriptors = self.store.descriptors(self.keys)
 
-    def describe(self, paths, progress=None):
-        """(keys, how many of the photos were not in the store); all are then in it. Written batch by batch: a stopped run keeps them."""
+    def locate(self, paths: Sequence[str]) -> Answers:
+        """The answers for photos, which are described first."""
+        return self._answers(self._describe(paths, "queries")[0])
+
+    def _describe(self, paths, label) -> tuple[list[bytes], int]:
+        """The keys of photos in the store, and how many of them had to be described for it.
+
+        Each batch is stored when it is done: a process that is stopped keeps the batches before.
+        """
         keys = [photo_key(path) for path in paths]
-        new = {k: path for k, path in zip(keys, paths) if not self.store.has(k)}
+        new = {k: path for k, path in zip(keys, paths) if k not in self.store}
         check_images(new.values())
-        names, where = list(new), next(self.model.parameters()).device
-        self.model.to(memory_format=torch.channels_last)
-        with (
-            torch.inference_mode(),
-            tqdm(
-                total=len(new),
-                desc=progress,
-                unit=" images",
-                disable=not new or progress is None,
-                leave=False,
-            ) as bar,
-        ):
-            for indices, images in load_batches(new.values(), 32, self.size):
-                maps = self.model.features(
-                    normalise(images.to(where)).contiguous(memory_format=torch.channels_last),
-                    self.stages,
-                )
-                descriptors, local = (
-                    self.model.head(self.model.stages[self.stages :](maps)),
-                    local_features(maps),
-                )
-                self.store.put(
-                    [names[i] for i in indices],
-                    descriptors.cpu().numpy(),
-                    local.half().cpu().numpy(),
-                )
-                bar.update(len(indices))
+        names, place = list(new), next(self.model.parameters()).device
+        bar = tqdm(total=len(new), desc=label, unit=" images", disable=not new, leave=False)
+        with torch.inference_mode(), bar:
+            for rows, images in load_batches(new.values(), 32, self.size):
+                batch = normalise(images.to(place)).contiguous(memory_format=torch.channels_last)
+                maps = self.model.features(batch, self.stages)
+                descriptors = self.model.head(self.model.stages[self.stages :](maps))
+                local = local_features(maps).half()
+                keys_of_batch = [names[row] for row in rows]
+                self.store.put(keys_of_batch, descriptors.cpu().numpy(), local.cpu().numpy())
+                bar.update(len(rows))
         return keys, len(new)
 
-    def locate(self, paths):
-        """The Answers for photos."""
-        return self.answers(self.describe(paths, "queries")[0])
-
-    def answers(self, keys, without=None):
-        """The Answers for described photos. without: for each the rows of the index that may not answer, itself for example.
-
-        The SHORTLIST nearest by their descriptors, ordered by the similarity of their local features.
-        """
-        left = len(self.photos) - max(map(len, without), default=0) if without else len(self.photos)
-        k = min(SHORTLIST, left)
-        rows = search(self.descriptors, self.store.descriptors(keys), k + len(self.photos) - left)[
-            0
-        ]
-        if without:
-            rows = np.stack(
-                [found[~np.isin(found, barred)][:k] for found, barred in zip(rows, without)]
-            )
-        alike = np.stack(
-            [
-                similarity(
-                    self.store.local([name])[0], self.store.local([self.keys[row] for row in found])
-                )
-                for name, found in zip(keys, rows)
-            ]
-        )
+    def _answers(self, keys, barred=None) -> Answers:
+        """The Answers for described photos. barred: for each the rows that may not answer it."""
+        most_barred = max(map(len, barred), default=0) if barred else 0
+        k = min(self.shortlist, len(self.photos) - most_barred)
+        rows = search(self.descriptors, self.store.descriptors(keys), k + most_barred)[0]
+        if barred:
+            pairs = zip(rows, barred, strict=True)
+            rows = np.stack([near[~np.isin(near, out)][:k] for near, out in pairs])
+        alike = np.empty(rows.shape, np.float32)
+        for i, photo in enumerate(keys):
+            matches = self.store.local([self.keys[row] for row in rows[i]])
+            alike[i] = similarity(self.store.local([photo])[0], matches, self.reach)
         order = np.argsort(-alike, axis=1, kind="stable")
         rows, alike = np.take_along_axis(rows, order, 1), np.take_along_axis(alike, order, 1)
-        there = self.xy[rows]
-        near = np.linalg.norm(there - there[:, :1], axis=2) <= RADIUS
-        other = np.where(near.all(1), alike[:, -1], np.where(near, -1, alike).max(1))
-        features = np.stack([alike[:, 0], alike[:, 0] - other, near[:, :SHOWN].mean(1)], 1).astype(
-            float
-        )
-        return Answers(rows, alike, features, there[:, 0])
 
-    def held_out(self):
-        """The HeldOut answers for photos of the index, HELD_OUT of them at random where there are more; None where nothing is left to answer.
+        xy = self.xy[rows]
+        near = np.linalg.norm(xy - xy[:, :1], axis=2) <= RADIUS
+        elsewhere = np.where(near.all(1), alike[:, -1], np.where(near, -1, alike).max(1))
+        columns = [alike[:, 0], alike[:, 0] - elsewhere, near[:, :SHOWN].mean(1)]
+        return Answers(rows, alike, np.stack(columns, 1).astype(float), xy[:, 0])
 
-        A photo is asked for without all that was taken at the same place in the same month: a query is of another moment.
+    @cached_property
+    def held_out(self) -> HeldOut | None:
+        """Up to HELD_OUT random photos of the index, used as queries; None where none can be.
+
+        Photos taken within SAME_PLACE of the query in the same month may not answer it: somebody's
+        query shows another moment than the photos of the index.
         """
         chosen = np.sort(np.random.default_rng(0).permutation(len(self.photos))[:HELD_OUT])
-        month = self.photos["month"].to_numpy()
+        month = self.photos.table["month"].to_numpy()
         tree = cKDTree(self.xy)
-        without = [
-            np.array([row for row in rows if month[row] == month[photo]])
-            for photo, rows in zip(chosen, tree.query_ball_point(self.xy[chosen], SAME_PLACE))
-        ]
-        most = max(map(len, without))
-        if len(self.photos) <= most:
+        beside = map(np.array, tree.query_ball_point(self.xy[chosen], SAME_PLACE))
+        barred = [rows[month[rows] == month[row]] for row, rows in zip(chosen, beside)]
+        most_barred = max(map(len, barred))
+        if len(self.photos) <= most_barred:
             return None
-        answers = self.answers([self.keys[photo] for photo in chosen], without)
-        away = [
-            metres[~np.isin(rows, barred)][0]
-            for metres, rows, barred in zip(*tree.query(self.xy[chosen], most + 1), without)
-        ]
-        return HeldOut(
-            chosen,
-            answers,
-            np.linalg.norm(answers.xy - self.xy[chosen], axis=1) <= RADIUS,
-            np.array(away),
-        )
+        answers = self._answers([self.keys[row] for row in chosen], barred)
+        right = np.linalg.norm(answers.xy - self.xy[chosen], axis=1) <= RADIUS
+        metres, rows = tree.query(self.xy[chosen], most_barred + 1)
+        neighbours = zip(metres, rows, barred, strict=True)
+        nearest = np.array([far[~np.isin(near, out)][0] for far, near, out in neighbours])
+        return HeldOut(chosen, answers, right, nearest)
 
-    def calibrate(self):
-        """(Calibration, words on what it was fitted to): to the held-out photos, or, where they are too few, the packaged weights' own; (None, words)
-        where there is neither."""
-        held = self.held_out()
-        hits, misses = (int(held.right.sum()), int((~held.right).sum())) if held else (0, 0)
-        if min(hits, misses) >= ENOUGH:
-            words = (
-                f"calibrated on {hits + misses} of your photos, each held out in turn with what was taken there in the same month: {100 * held.right.mean():.0f} % "
-                f"were placed within {RADIUS:g} m; half of them had another photo within {np.median(held.nearest):.0f} m"
+    def calibrate(self) -> tuple[Calibration | None, str]:
+        """The Calibration for this index's answers, and sentences that say what it was fitted to.
+
+        It is fitted to the held-out photos. Where these have fewer than ENOUGH right or wrong
+        answers, it is the one that comes with the packaged weights, and None for other weights or
+        another image size.
+        """
+        held = self.held_out
+        hits, count = (int(held.right.sum()), len(held.right)) if held else (0, 0)
+        if held and min(hits, count - hits) >= ENOUGH:
+            return fit(held.answers.features, held.right), (
+                f"The confidence was fitted to {count} of your photos. Each was used as a query, "
+                f"after all photos taken within {SAME_PLACE:g} m of it in the same month had been "
+                f"removed from the index: {100 * hits / count:.0f} % of the answers were within "
+                f"{RADIUS:g} m. Half of these photos had another photo left within "
+                f"{np.median(held.nearest):.0f} m."
             )
-            return fit(held.answers.features, held.right), words
-        shipped, few = (
-            json.loads(SHIPPED.read_text()),
-            f"held out, your photos give {hits} right and {misses} wrong answers, {ENOUGH} of each are needed",
+        few = (
+            f"Your photos, used as queries, give {hits} right and {count - hits} wrong answers. "
+            f"A fit of the confidence needs {ENOUGH} of each."
         )
-        if (shipped["weights"], shipped["size"]) == (weights_hash(self.model), self.size):
-            return Calibration(
-                **shipped["calibration"]
-            ), f"{few}: calibrated on {shipped['made_of']} instead, which may not hold for yours"
-        return None, f"{few}: no confidence can be given for these weights"
+        shipped = json.loads(SHIPPED.read_text())
+        if (shipped["weights_hash"], shipped["size"]) != (weights_hash(self.model), self.size):
+            return None, f"{few} There is no confidence for these weights."
+        return Calibration(**shipped["calibration"]), (
+            f"{few} The confidence was fitted to {shipped['fitted_to']} instead. "
+            "It may not hold for your photos."
+        )
 
-    def degrees(self, xy):
-        """(lat, lon), float64 (Q,) each, WGS84 degrees, of UTM metres (Q, 2) in the index's zone."""
-        lon, lat = utm_projection(self.photos.attrs["zone"], self.photos.attrs["south"])(
-            xy[:, 0], xy[:, 1], inverse=True
-        )
+    def degrees(self, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Latitude and longitude, degrees, (Q,) each, of UTM metres (Q, 2) in the index's zone."""
+        project = utm_projection(self.photos.zone, self.photos.south)
+        lon, lat = project(xy[:, 0], xy[:, 1], inverse=True)
         return np.asarray(lat), np.asarray(lon)
 
 
-def similarity(query, matches):
-    """How alike the local features of a photo (C, GRID, GRID) are to those of others (K, C, GRID, GRID) -> float32 (K,), at most 1.
+def open_index(photos, weights: str | Path | None = None, cache: str | Path | None = None) -> Index:
+    """The Index of photos on disk.
 
-    For every feature of the query the best inner product with one at most REACH cells away; their mean. A street seen from some steps aside has the
-    same details a little elsewhere.
+    Parameters
+    ----------
+    photos : a folder or a CSV, see `vgeo.photos.tables.read_photos`.
+    weights : a .safetensors of ours or a .pth of CosPlace's, by default the packaged ResNet18.
+    cache : the folder of descriptions, by default the user's cache folder.
+
+    Raises
+    ------
+    VgeoError : as `read_photos`, `vgeo.models.convert.open_model` and `Index` do.
     """
-    query, matches = (torch.from_numpy(np.asarray(x)).float() for x in (query, matches))
-    products = torch.einsum("cn,kcm->knm", query.flatten(1), matches.flatten(2))
-    return products.masked_fill(_apart() > REACH, -1).amax(2).mean(1).numpy()
+    table = read_photos(photos)
+    model, size = open_model(weights or CITY_WEIGHTS / "resnet18.safetensors")
+    if weights is None:
+        size = json.loads(SHIPPED.read_text())["size"]
+    return Index(table, model, size or PUBLISHED_SIZE, cache)
+
+
+def similarity(query: np.ndarray, matches: np.ndarray, reach: int = REACH) -> np.ndarray:
+    """How alike the local features of a photo are to those of K others.
+
+    Each feature of the query is compared with those of the other photo that lie at most `reach`
+    cells away, in rows and in columns. The similarity is the mean of the largest inner products.
+    From a few steps aside a street shows the same details a little elsewhere in the image.
+
+    Parameters
+    ----------
+    query : float (C, GRID, GRID), of unit length over the channels.
+    matches : float (K, C, GRID, GRID), likewise.
+
+    Returns
+    -------
+    float32 (K,), at most 1.
+    """
+    first, others = (torch.from_numpy(np.asarray(x)).float() for x in (query, matches))
+    products = torch.einsum("cn,kcm->knm", first.flatten(1), others.flatten(2))
+    return products.masked_fill(_cells_apart() > reach, -1).amax(2).mean(1).numpy()
 
 
 @cache
-def _apart():
-    """Cells between all positions of the grid, the larger of rows and columns -> int64 (GRID * GRID, GRID * GRID)."""
-    at = torch.cartesian_prod(torch.arange(GRID), torch.arange(GRID))
-    return (at[:, None] - at).abs().amax(-1)
+def _cells_apart() -> torch.Tensor:
+    """int64 (GRID^2, GRID^2): how many cells lie between two, the larger of rows and columns."""
+    cells = torch.cartesian_prod(torch.arange(GRID), torch.arange(GRID))
+    return (cells[:, None] - cells).abs().amax(-1)
+
+
+def _stages_for_local_features(model: GeoModel, size: int) -> int:
+    """The number of stages after which the feature map's side is the nearest to GRID.
+
+    Of equal ones it is the last. The stride is 8 for images of 128 pixels and 32 for 512.
+    """
+    maps, sides = torch.zeros(1, 3, size, size, device=device()), []
+    with torch.inference_mode():
+        for stage in model.stages:
+            maps = stage(maps)
+            sides.append(maps.shape[-1])
+    return min(range(len(sides), 0, -1), key=lambda count: abs(sides[count - 1] - GRID))

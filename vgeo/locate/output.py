@@ -1,90 +1,100 @@
-"""What `locate` writes: a table, GeoJSON, and a map that is one HTML file and needs no network."""
+"""What `vgeo locate` writes: a table, GeoJSON, and a map in one HTML file that needs no network."""
 
 import base64
 import io
 import json
 import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from vgeo.errors import printable
+from vgeo.files import write
+from vgeo.locate.confidence import Calibration
+from vgeo.locate.index import SHOWN, Answers, Index
 from vgeo.photos.images import image_shape, load_image
 
 THUMBNAIL = 160  # pixels, the longer side
 
 
-def write_locations(folder, found):
-    """Writes a table of `locate.locations` as `locations.csv` and, a point a photo, longitude first, as `locations.geojson` (RFC 7946)."""
-    names = {column: found[column].map(printable) for column in ("file", "best_match")}
-    found = found.assign(**names)
-    found.to_csv(folder / "locations.csv", index=False)
-    points = [
-        {
-            "type": "Feature",
-            "geometry": {"type": "Point", "coordinates": [row.lon, row.lat]},
-            "properties": {
-                "file": row.file,
-                "confidence": None if math.isnan(row.confidence) else row.confidence,
-                "best_match": row.best_match,
-            },
-        }
-        for row in found.itertuples()
-    ]
-    (folder / "locations.geojson").write_text(
-        json.dumps({"type": "FeatureCollection", "features": points}, indent=1) + "\n"
-    )
+def locations(
+    index: Index, paths: Sequence[str], answers: Answers, calibration: Calibration | None
+) -> pd.DataFrame:
+    """A row a photo: where it was taken.
 
-
-def write_map(path, index, found, answers, words, shown=5):
-    """Writes the map: every position of the index, every answer, and for each its photo beside its first `shown` matches.
-
-    index: a `locate.Index`; found: a table of `locate.locations`; answers: the `locate.Answers` it was made of; words: how the confidence was
-    calibrated. Positions are metres east and south of the map's corner: north is up.
+    Returns
+    -------
+    The columns file, lat and lon (degrees), confidence (the probability, 0 to 1, that the photo was
+    taken within 25 m of there, NaN without a calibration), and best_match (a photo of the index,
+    relative to its folder).
     """
-    every = np.concatenate([index.xy, answers.xy])
-    low, high = every.min(0), every.max(0)
-    middle, size = (low + high) / 2, 1.08 * (high - low) + 20.0
-    size = np.maximum(size, size[::-1] / 2)  # a street's map is twice as wide as it is high
-    low, high = middle - size / 2, middle + size / 2
-    flat = lambda xy: np.round(np.stack([xy[:, 0] - low[0], high[1] - xy[:, 1]], 1), 1)  # noqa: E731
-    dots, at = flat(index.xy), flat(answers.xy)
+    lat, lon = index.degrees(answers.xy)
+    confidence = calibration(answers.features) if calibration else np.full(len(paths), np.nan)
+    names = index.photos.names
+    columns = {"file": list(paths), "lat": lat.round(6), "lon": lon.round(6)}
+    columns |= {"confidence": confidence.round(3)}
+    return pd.DataFrame(columns | {"best_match": [names[row] for row in answers.predictions[:, 0]]})
 
-    photos = {}  # path: {id, data, width, height}: one copy of a photo, however many answers show it
 
-    def photo(path):
-        if path not in photos:
-            photos[path] = {"id": f"p{len(photos)}", **thumbnail(path)}
-        return photos[path]
+def write_locations(folder: Path, table: pd.DataFrame) -> None:
+    """Writes a table of `locations` as locations.csv and locations.geojson (RFC 7946)."""
+    names = {column: table[column].map(printable) for column in ("file", "best_match")}
+    table = table.assign(**names)
+    write(folder / "locations.csv", table.to_csv(index=False))
+    points = []
+    for row in table.to_dict("records"):
+        place = {"type": "Point", "coordinates": [row.pop("lon"), row.pop("lat")]}
+        if math.isnan(row["confidence"]):
+            row["confidence"] = None  # JSON has no NaN
+        points.append({"type": "Feature", "geometry": place, "properties": row})
+    collection = {"type": "FeatureCollection", "features": points}
+    write(folder / "locations.geojson", json.dumps(collection, indent=1) + "\n")
 
-    places = []
-    for i, row in enumerate(found.itertuples()):
-        matches = [
-            {
-                "photo": photo(index.photos["path"].iloc[k]),
-                "name": printable(index.photos["path"].iloc[k]).rsplit("/", 1)[-1],
-                "similarity": float(alike),
-                "metres": float(np.linalg.norm(index.xy[k] - answers.xy[i])),
-                "x": float(dots[k, 0]),
-                "y": float(dots[k, 1]),
-            }
-            for k, alike in zip(answers.rows[i, :shown], answers.similarity[i, :shown])
-        ]
-        places.append(
-            {
-                "id": f"q{i + 1}",
-                "photo": photo(row.file),
-                "name": printable(row.file).rsplit("/", 1)[-1],
-                "lat": row.lat,
-                "lon": row.lon,
-                "percent": None if math.isnan(row.confidence) else round(100 * row.confidence),
-                "x": float(at[i, 0]),
-                "y": float(at[i, 1]),
-                "matches": matches,
-            }
-        )
-    width, height = (high - low).tolist()
+
+def write_map(
+    path: Path, index: Index, table: pd.DataFrame, answers: Answers, explanation: str
+) -> None:
+    """Writes the map: all positions of the index, all answers, and the matches of each.
+
+    Parameters
+    ----------
+    path : the HTML file.
+    index : gave the answers.
+    table : of `locations`, of the first of the answers or of all.
+    answers : the answers.
+    explanation : sentences that say what the confidence was fitted to.
+    """
+    corner, size = _frame(np.concatenate([index.xy, answers.xy]))
+
+    def on_page(xy):
+        """Metres east and south of the frame's north-western corner."""
+        return np.round(np.abs(xy - corner), 1)
+
+    dots, points = on_page(index.xy), on_page(answers.xy)
+    photos: dict[str, dict] = {}  # a photo is embedded once, however many answers show it
+
+    def photo(file):
+        if file not in photos:
+            photos[file] = {"id": f"p{len(photos)}"} | thumbnail(file)
+        return {"photo": photos[file], "name": printable(os.path.basename(file))}
+
+    places, paths = [], index.photos.paths
+    for i, row in enumerate(table.to_dict("records")):
+        matches = []
+        for k, alike in zip(answers.predictions[i, :SHOWN], answers.similarity[i, :SHOWN]):
+            metres = float(np.linalg.norm(index.xy[k] - answers.xy[i]))
+            numbers = {"similarity": float(alike), "metres": metres}
+            matches.append(photo(paths[k]) | numbers | dict(zip("xy", dots[k].tolist())))
+        chance = row["confidence"]
+        percent = None if math.isnan(chance) else round(100 * chance)
+        place = {"id": f"q{i + 1}", "lat": row["lat"], "lon": row["lon"], "percent": percent}
+        place |= photo(row["file"]) | dict(zip("xy", points[i].tolist()))
+        places.append(place | {"matches": matches})
     environment = Environment(
         loader=PackageLoader("vgeo.locate"),
         autoescape=True,
@@ -97,25 +107,31 @@ def write_map(path, index, found, answers, words, shown=5):
         photos=list(photos.values()),
         dots="".join(f"M{x:g} {y:g}h0" for x, y in np.unique(dots, axis=0)),
         count=len(index.photos),
-        width=width,
-        height=height,
-        words=words,
+        width=float(size[0]),
+        height=float(size[1]),
+        explanation=explanation,
     )
-    path.write_text(page, encoding="utf-8")
+    write(path, page)
 
 
-def thumbnail(path):
-    """A photo as {"data": a data URI of a JPEG, "width", "height": pixels, the longer at most THUMBNAIL}."""
-    height, width = image_shape(path)
-    height, width = (
-        max(1, round(side * min(1, THUMBNAIL / max(height, width)))) for side in (height, width)
-    )
+def thumbnail(path: str) -> dict:
+    """A small copy of a photo: data (the URI of a JPEG), width and height (pixels)."""
+    sides = image_shape(path)
+    scale = min(1, THUMBNAIL / max(sides))
+    height, width = (max(1, round(side * scale)) for side in sides)
+    pixels = load_image(path, (height, width)).permute(1, 2, 0).numpy()
     file = io.BytesIO()
-    Image.fromarray(load_image(path, (height, width)).permute(1, 2, 0).numpy()).save(
-        file, "JPEG", quality=70
-    )
-    return {
-        "data": "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode(),
-        "width": width,
-        "height": height,
-    }
+    Image.fromarray(pixels).save(file, "JPEG", quality=70)
+    data = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    return {"data": data, "width": width, "height": height}
+
+
+def _frame(xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The north-western corner and the size, both (east, north) in metres, of a map of positions.
+
+    The longer side is at most twice the shorter one, so that a street makes no thin strip.
+    """
+    low, high = xy.min(0), xy.max(0)
+    size = 1.08 * (high - low) + 20.0
+    size = np.maximum(size, size[::-1] / 2)
+    return (low + high) / 2 + size * [-0.5, 0.5], size

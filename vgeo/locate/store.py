@@ -1,7 +1,8 @@
-"""TODO: locate.store."""
+"""Descriptions of photos in one SQLite file, so that a photo is described once and never again."""
 
 import os
 import sqlite3
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -12,71 +13,67 @@ from vgeo.errors import VgeoError
 from vgeo.models.geowarp import GRID
 
 
-def user_cache():
-    """Where descriptions are kept: not beside the photos, whose folder may be read-only, nor beside the results, which come and go."""
+def user_cache() -> Path:
+    """The folder for descriptions: $XDG_CACHE_HOME/vgeo/described, or ~/.cache/vgeo/described.
+
+    It is not the photos' own folder, which may be read-only.
+    """
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vgeo" / "described"
 
 
-def photo_key(path):
-    """A photo's key in a store, bytes: it changes with its path, its size and the time of its last change."""
+def photo_key(path: str | os.PathLike) -> bytes:
+    """The key of a photo in a store. It changes with the photo's path, size and time of change."""
     status = os.stat(path)
-    return sha256(
-        os.fsencode(os.path.realpath(path)) + f"\0{status.st_size}\0{status.st_mtime_ns}".encode()
-    ).digest()
+    version = f"\0{status.st_size}\0{status.st_mtime_ns}".encode()
+    return sha256(os.fsencode(os.path.realpath(path)) + version).digest()
 
 
 class Store:
-    """Descriptors, float32 (D,), and local features, float16 (C, GRID, GRID), of photos in one SQLite file; what was put stays when a run is killed."""
+    """Descriptors, float32 (D,), and local features, float16 (C, GRID, GRID), of photos by key.
 
-    def __init__(self, path):
+    What was put into the store stays there when the process is killed. Every method raises
+    VgeoError, which names the file, where SQLite can't use it.
+    """
+
+    def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
-        with self._said():
+        columns = "key BLOB PRIMARY KEY, descriptor BLOB, local BLOB"
+        with self._explained():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = sqlite3.connect(self.path, timeout=60)
-            self.file.execute(
-                "CREATE TABLE IF NOT EXISTS photos (key BLOB PRIMARY KEY, descriptor BLOB, local BLOB)"
-            )
+            self.connection = sqlite3.connect(self.path, timeout=60)
+            self.connection.execute(f"CREATE TABLE IF NOT EXISTS photos ({columns})")
 
-    def has(self, name):
-        with self._said():
-            return (
-                self.file.execute("SELECT 1 FROM photos WHERE key = ?", (name,)).fetchone()
-                is not None
-            )
+    def __contains__(self, key: bytes) -> bool:
+        return self._select("1", key) is not None
 
-    def put(self, names, descriptors, local):
-        with self._said(), self.file:
-            self.file.executemany(
-                "INSERT OR REPLACE INTO photos VALUES (?, ?, ?)",
-                [(n, d.tobytes(), x.tobytes()) for n, d, x in zip(names, descriptors, local)],
-            )
+    def put(self, keys: Sequence[bytes], descriptors: np.ndarray, local: np.ndarray) -> None:
+        """Adds photos: descriptors float32 (N, D), local features float16 (N, C, GRID, GRID)."""
+        rows = [(k, d.tobytes(), x.tobytes()) for k, d, x in zip(keys, descriptors, local)]
+        with self._explained(), self.connection:
+            self.connection.executemany("INSERT OR REPLACE INTO photos VALUES (?, ?, ?)", rows)
 
-    def descriptors(self, names):
-        """float32 (N, D) of the photos with these keys."""
-        return np.stack(
-            [np.frombuffer(self._get("descriptor", name), np.float32) for name in names]
-        )
+    def descriptors(self, keys: Sequence[bytes]) -> np.ndarray:
+        """The descriptors of photos in the store, float32 (N, D)."""
+        return np.stack([np.frombuffer(self._select("descriptor", k), np.float32) for k in keys])
 
-    def local(self, names):
-        """float16 (N, C, GRID, GRID)."""
-        return np.stack(
-            [
-                np.frombuffer(self._get("local", name), np.float16).reshape(-1, GRID, GRID)
-                for name in names
-            ]
-        )
+    def local(self, keys: Sequence[bytes]) -> np.ndarray:
+        """The local features of photos in the store, float16 (N, C, GRID, GRID)."""
+        flat = [np.frombuffer(self._select("local", key), np.float16) for key in keys]
+        return np.stack(flat).reshape(len(flat), -1, GRID, GRID)
 
-    def _get(self, column, name):
-        with self._said():
-            return self.file.execute(
-                f"SELECT {column} FROM photos WHERE key = ?", (name,)
-            ).fetchone()[0]
+    def _select(self, column: str, key: bytes):
+        """One value of a photo; None where the store does not hold the photo."""
+        query = f"SELECT {column} FROM photos WHERE key = ?"
+        with self._explained():
+            row = self.connection.execute(query, (key,)).fetchone()
+        return row and row[0]
 
     @contextmanager
-    def _said(self):
+    def _explained(self) -> Iterator[None]:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
             raise VgeoError(
-                f"{self.path}: can't be used ({error}): free some space, make its folder writable, or remove the file to describe all again"
+                f"{self.path}: can't be used ({error}): free some space, make its folder writable, "
+                "or remove the file to describe all photos again"
             ) from error
