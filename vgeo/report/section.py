@@ -91,8 +91,13 @@ class Section:
         self._add("tables", entry | {"files": [f"tables/{file}.{suffix}" for suffix in texts]})
         display(Markdown(f"**{caption}**\n\n{body}"))
 
-    def figure(self, drawing: Drawing) -> None:
-        """Writes a figure as `figures/<name>.png`, and `.svg` unless of photos, and shows it."""
+    def figure(self, drawing: Drawing | None) -> None:
+        """Writes a figure as `figures/<name>.png`, and `.svg` unless of photos, and shows it.
+
+        Nothing happens for None, which is drawn where the data are absent.
+        """
+        if drawing is None:
+            return
         folder = self.results / "figures"
         dpi = PHOTO_DPI if drawing.photos else DPI
         with plt.rc_context({"svg.hashsalt": "vgeo"}):  # the same figure gives the same file

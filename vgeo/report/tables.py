@@ -79,6 +79,8 @@ def paired_tests(
     rows = []
     for condition in [name for name in results if name != against] if others is None else others:
         for dataset, result in results[condition].items():
+            if dataset not in results[against]:
+                continue
             one, two = result.right(n), results[against][dataset].right(n)
             row = {"condition": condition, "against": against, "dataset": dataset}
             row |= {"metric": f"R@{n}", "difference": 100 * (one.mean() - two.mean())}
@@ -104,6 +106,26 @@ def findings(comparison: pd.DataFrame, level: float = 0.05) -> str:
     elif rest:
         lines.append(f"- The other {rest} of the {len(comparison)} differences are not {chance}.")
     return "\n".join(lines)
+
+
+def published_gain(
+    number: int, condition: str, against: str | Collection[str], metric: str = "R@1"
+) -> str:
+    """A sentence about the original's own table: a condition against the best of some others."""
+    rivals = [against] if isinstance(against, str) else list(against)
+    gains = original.gain(number, condition, *rivals, metric=metric)
+    others = f"the best of {' and '.join(rivals)}" if len(rivals) > 1 else f"that of {rivals[0]}"
+    each = ", ".join(f"{dataset} {points:+.1f}" for dataset, points in gains.items())
+    return (
+        f"In the original, the {metric} of {condition} is higher than {others} on "
+        f"{(gains > 0).sum()} of {len(gains)} data sets ({each} points)."
+    )
+
+
+def best_published(number: int, dataset: str, metric: str = "R@1") -> str:
+    """The original's best row of a column, in words."""
+    condition, value = original.best(number, dataset, metric)
+    return f"the original's is {value:.1f}, of {condition}"
 
 
 def p_value(p: float) -> str:
