@@ -1,89 +1,128 @@
-"""Augmentation of a whole batch at once, on its device, with other random numbers for every image."""
+"""Augmentation of a whole batch at once, on its device; every image has random numbers of its own.
+
+Where a function takes a `share`, `images` are that share of a batch and get the random numbers that
+they have in the whole. Generators are on the CPU.
+"""
 
 import math
 
 import torch
 import torch.nn.functional as F
 
-from vgeo.device import WHOLE
+from vgeo.device import WHOLE, Share
 from vgeo.models.network import normalise
 
 LUMA = (0.299, 0.587, 0.114)
 
 
 def colour_matrices(brightness, contrast, saturation, hue, mean_luma):
-    """The jitter of each image as one affine map of its colours: (B, 3, 3) and (B, 3).
+    """The jitter of each image as one affine map of its colours.
 
-    brightness, contrast, saturation: factors (B,); hue: turns in -0.5..0.5 (B,), about the grey axis; mean_luma (B,), the centre of the
-    contrast. Brightness, contrast and saturation are torchvision's `ColorJitter` without its clamping in between; its hue shift in HSV
-    is here a rotation, which keeps the three steps linear and costs one matrix product.
+    Brightness, contrast and saturation are torchvision's `ColorJitter` without its clamping in
+    between. Its hue shift in HSV is here a rotation about the grey axis, which keeps the steps
+    linear, so that all cost one matrix product.
+
+    Parameters
+    ----------
+    brightness, contrast, saturation : factors (B,).
+    hue : turns in -0.5..0.5 (B,).
+    mean_luma : (B,), the grey values that contrast leaves as they are.
+
+    Returns
+    -------
+    matrix, bias : float32 (B, 3, 3) and (B, 3).
     """
     eye, one = torch.eye(3), torch.ones(3)
     luma = torch.tensor(LUMA)
     grey = one[:, None] * luma[None]
     colour = grey + saturation[:, None, None] * (eye - grey)
-    cos, sin = (
-        torch.cos(2 * math.pi * hue)[:, None, None],
-        torch.sin(2 * math.pi * hue)[:, None, None],
-    )
+    turns = 2 * math.pi * hue[:, None, None]
     axis = torch.full((3, 3), 1 / 3)
     cross = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3)
-    turn = axis + cos * (eye - axis) + sin * cross  # Rodrigues' rotation
+    turn = axis + torch.cos(turns) * (eye - axis) + torch.sin(turns) * cross  # Rodrigues' rotation
     matrix = (contrast * brightness)[:, None, None] * turn @ colour
     bias = ((1 - contrast) * brightness * mean_luma)[:, None].expand(-1, 3)
     return matrix, bias
 
 
-def jitter(images, generator, amount, hue, part=WHOLE):
-    """Random brightness, contrast and saturation in 1 +- amount and hue in +- hue; images float (B, 3, H, W) in 0..1, and so the result.
+def jitter(
+    images: torch.Tensor,
+    generator: torch.Generator,
+    amount: float,
+    hue: float,
+    share: Share = WHOLE,
+) -> torch.Tensor:
+    """Random brightness, contrast and saturation in 1 +- amount and hue in +- hue turns.
 
-    part: of the batch that the images are, here and below; they then get the numbers that they have in the whole.
+    Parameters
+    ----------
+    images : float (B, 3, H, W) in 0..1, and so the result.
+    """
+    b, sample = len(images), images[:, :, ::4, ::4]
+    factors = 1 + amount * (2 * share.rand(3, b, generator=generator) - 1)
+    turn = hue * (2 * share.rand(1, b, generator=generator)[0] - 1)
+    luma = torch.einsum("bchw,c->b", sample, torch.tensor(LUMA, device=images.device))
+    matrix, bias = colour_matrices(*factors, turn, (luma / sample[0, 0].numel()).cpu())
+    matrix, bias = matrix.to(images.device), bias[:, :, None].to(images.device)
+    return torch.baddbmm(bias, matrix, images.flatten(2)).view_as(images).clamp_(0, 1)
+
+
+def resized_crop(
+    images: torch.Tensor,
+    size: int,
+    generator: torch.Generator,
+    area: float = 0.5,
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    tilt: float = 0.0,
+    share: Share = WHOLE,
+) -> torch.Tensor:
+    """A random crop of each image, resized to size x size pixels.
+
+    Parameters
+    ----------
+    images : float (B, C, H, W).
+    area : the crop has a share of the image's area between this and 1.
+    ratio : bounds of its aspect ratio.
+    tilt : bound of its rotation, radians.
     """
     b = len(images)
-    factors = 1 + amount * (2 * part.rand(3, b, generator=generator) - 1)
-    turn = hue * (2 * part.rand(1, b, generator=generator)[0] - 1)
-    luma = (
-        torch.einsum("bchw,c->b", images[:, :, ::4, ::4], torch.tensor(LUMA, device=images.device))
-        / images[0, 0, ::4, ::4].numel()
-    )
-    matrix, bias = colour_matrices(*factors, turn, luma.cpu())
-    flat = torch.baddbmm(
-        bias[:, :, None].to(images.device), matrix.to(images.device), images.flatten(2)
-    )
-    return flat.view_as(images).clamp_(0, 1)
-
-
-def resized_crop(images, size, generator, area=0.5, ratio=(3 / 4, 4 / 3), tilt=0.0, part=WHOLE):
-    """A random crop of `area` to 1 of each image at the aspect `ratio`, resized to size x size; tilt: random rotation, +- radians."""
-    b, _, h, w = images.shape
-    rand = part.rand(5, b, generator=generator)
-    part = area + (1 - area) * rand[0]
-    aspect = torch.exp(math.log(ratio[0]) + (math.log(ratio[1]) - math.log(ratio[0])) * rand[1])
-    sx, sy = (part * aspect).sqrt().clamp(max=1), (part / aspect).sqrt().clamp(max=1)
+    rand = share.rand(5, b, generator=generator)
+    cropped = area + (1 - area) * rand[0]
+    low, high = map(math.log, ratio)
+    aspect = torch.exp(low + (high - low) * rand[1])
+    sx, sy = (cropped * aspect).sqrt().clamp(max=1), (cropped / aspect).sqrt().clamp(max=1)
     cx, cy = (2 * rand[2] - 1) * (1 - sx), (2 * rand[3] - 1) * (1 - sy)
     angle = tilt * (2 * rand[4] - 1)
-    theta = torch.stack(
-        [
-            torch.stack([sx * angle.cos(), -sy * angle.sin(), cx], 1),
-            torch.stack([sx * angle.sin(), sy * angle.cos(), cy], 1),
-        ],
-        1,
-    )
-    grid = F.affine_grid(theta.to(images.device), (b, 3, size, size), align_corners=False)
+    rows = [[sx * angle.cos(), -sy * angle.sin(), cx], [sx * angle.sin(), sy * angle.cos(), cy]]
+    theta = torch.stack([torch.stack(row, 1) for row in rows], 1).to(images.device)
+    grid = F.affine_grid(theta, [b, 3, size, size], align_corners=False)
     return F.grid_sample(
         images, grid, mode="bilinear", padding_mode="reflection", align_corners=False
     )
 
 
-def original(images, size, generator, part=WHOLE):
-    """CosPlace's augmentation: uint8 (B, 3, H, W) to normalised float32 (B, 3, size, size), jitter of 0.7, hue 0.5, crop from 0.5 of the area."""
-    images = jitter(images.float().div_(255), generator, 0.7, 0.5, part)
-    return _normalised(resized_crop(images, size, generator, part=part))
+def original(
+    images: torch.Tensor, size: int, generator: torch.Generator, share: Share = WHOLE
+) -> torch.Tensor:
+    """CosPlace's augmentation: jitter of 0.7, hue of 0.5, a crop from 0.5 of the area.
+
+    Parameters
+    ----------
+    images : uint8 (B, 3, H, W).
+
+    Returns
+    -------
+    views : normalised float32 (B, 3, size, size).
+    """
+    images = jitter(images.float().div_(255), generator, 0.7, 0.5, share)
+    return _normalised(resized_crop(images, size, generator, share=share))
 
 
-def recoloured(images, generator, part=WHOLE):
-    """The jitter of `original` without its crop: float (B, 3, H, W) in 0..1 to normalised float32."""
-    return _normalised(jitter(images, generator, 0.7, 0.5, part))
+def recoloured(
+    images: torch.Tensor, generator: torch.Generator, share: Share = WHOLE
+) -> torch.Tensor:
+    """The jitter of `original` without its crop: float (B, 3, H, W) in 0..1 -> normalised float32."""
+    return _normalised(jitter(images, generator, 0.7, 0.5, share))
 
 
 def strong(images, size, generator, strength=1.0):

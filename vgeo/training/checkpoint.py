@@ -1,6 +1,5 @@
-"""TODO: training.checkpoint."""
+"""The file that a stopped training goes on from."""
 
-import os
 import zipfile
 from copy import deepcopy
 from pathlib import Path
@@ -8,16 +7,27 @@ from pathlib import Path
 import torch
 
 from vgeo.errors import say
+from vgeo.files import replacing
 
 
 class Checkpoint:
-    """What a stopped training goes on from: the parts' states and a few plain values, in one file that is replaced whole."""
+    """The states of modules and optimizers and a few plain values, in one file that is replaced whole.
 
-    def __init__(self, path, **parts):
+    Parameters
+    ----------
+    path : the file.
+    parts : modules and optimizers by name.
+    """
+
+    def __init__(self, path: Path, **parts):
         self.path, self.parts = Path(path), parts
 
-    def load(self):
-        """Puts the parts back and returns the values that were saved, or {} when there is no checkpoint, or, which is said, none that can be used."""
+    def load(self) -> dict:
+        """Puts the parts' states back and returns the values that were saved with them.
+
+        Returns {} where there is no checkpoint. A file that can't be used is named and removed, the
+        parts keep the states they had, and {} is returned.
+        """
         if not self.path.exists():
             return {}
         before = {name: deepcopy(part.state_dict()) for name, part in self.parts.items()}
@@ -33,21 +43,20 @@ class Checkpoint:
             return saved["values"]
         except (
             Exception
-        ) as error:  # neither torch.load nor load_state_dict names types for what it can't take
+        ) as error:  # torch.load and load_state_dict name no types for what they can't take
             say(f"{self.path}: can't be used ({type(error).__name__}): starts this training again")
             self.path.unlink()
             for name, part in self.parts.items():
                 part.load_state_dict(before[name])
             return {}
 
-    def save(self, **values):
-        """values: numbers, strings, lists and dicts of them, tensors."""
-        temporary = self.path.with_suffix(".tmp")
-        torch.save(
-            {
-                "parts": {name: part.state_dict() for name, part in self.parts.items()},
-                "values": values,
-            },
-            temporary,
-        )
-        os.replace(temporary, self.path)
+    def save(self, **values) -> None:
+        """Writes the parts' states and the values: numbers, strings, tensors, lists and dicts of them."""
+        parts = {name: part.state_dict() for name, part in self.parts.items()}
+        with replacing(self.path) as temporary:
+            torch.save({"parts": parts, "values": values}, temporary)
+
+    def remove(self) -> None:
+        """Removes the file, and what a process that was killed while it saved has left beside it."""
+        for path in (self.path, *self.path.parent.glob(f".{self.path.name}.*.tmp")):
+            path.unlink(missing_ok=True)

@@ -1,231 +1,379 @@
-"""CosPlace training: classify the places of one group with an angular-margin loss, keep the epoch that validates best."""
+"""The training loop, and the two trainings of the study: an extractor, or layers beside a frozen one.
+
+`run` trains any `Task`: the study's pre-training of starting weights is a third user. torchrun
+starts several processes; each takes its `device.share()` of every batch, and
+DistributedDataParallel averages their gradients.
+"""
 
 import csv
 import math
 import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import repeat
+from pathlib import Path
 
-import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.utils import reduce
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
-from vgeo.device import average_gradients, device, mean, part, share_statistics
+from vgeo.device import autocast, device, is_first, iteration_seed, share
 from vgeo.errors import VgeoError
 from vgeo.models.network import DIM, build, freeze
-from vgeo.models.weights import save_weights
+from vgeo.models.weights import load_weights, save_weights
+from vgeo.photos.places import Classes
 from vgeo.training.batches import batches
 from vgeo.training.checkpoint import Checkpoint
 from vgeo.training.losses import MARGINS, AngularMarginLoss
 
 
-def train_alone(extra, model, iterations, lr, precision, folder, progress="training"):
-    """Trains `extra` by its own loss beside a model that stays as it is; leaves `extra.safetensors` (the last iteration's) and `log.csv`.
-
-    This is GeoWarp's training where the local features are the frozen trunk's: neither half of the joint training then touches the other.
-    lr: Adam's rate, falling to 0 along a cosine; precision: as in `train.Recipe`. Killed at any moment, the next call goes on from the
-    checkpoint to the same weights.
-    """
-    where = device()
-    model.to(where).eval().requires_grad_(False)
-    share_statistics(extra).to(where).train()
-    optimizer = torch.optim.Adam(extra.parameters(), lr=lr)
-    checkpoint = Checkpoint(folder / "checkpoint.pt", extra=extra, optimizer=optimizer)
-    state = checkpoint.load() or {"iteration": 0, "log": []}
-    values, clock, saved = [], time.perf_counter(), time.perf_counter()
-    for iteration in tqdm(
-        range(state["iteration"], iterations),
-        progress,
-        iterations,
-        initial=state["iteration"],
-        unit=" iterations",
-    ):
-        optimizer.param_groups[0]["lr"] = lr * (1 + math.cos(math.pi * iteration / iterations)) / 2
-        with torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16"):
-            loss, shown = extra.loss(model, None, None, iteration)
-        optimizer.zero_grad()
-        loss.backward()
-        average_gradients([optimizer])
-        optimizer.step()
-        values.append({"loss": loss.detach(), **shown})
-        if (iteration + 1) % LOG_EVERY == 0 or iteration + 1 == iterations:
-            seconds = time.perf_counter() - clock
-            state["log"].append(
-                {
-                    "iteration": iteration + 1,
-                    **means(values, progress, iteration + 1, f"lr_regression ({lr:g})"),
-                    "seconds": round(seconds, 2),
-                }
-            )
-            values, clock = [], time.perf_counter()
-            if time.perf_counter() - saved > CHECKPOINT_SECONDS:
-                checkpoint.save(**state | {"iteration": iteration + 1})
-                saved = time.perf_counter()
-    write_log(folder, state["log"])
-    save_weights(extra, folder / "extra.safetensors", {"iterations": iterations, "lr": lr})
-    checkpoint.path.unlink(missing_ok=True)
-
-
-LOG_EVERY = 25  # iterations averaged in a row of the log
-
-
-CHECKPOINT_SECONDS = (
-    30  # at most this much work, and a row of the log, is lost when a training is killed
-)
-
-
 @dataclass(frozen=True)
 class Recipe:
-    """One training. `margin` names a preset of `losses.MARGINS`; rates are Adam's; sizes in pixels."""
+    """One training of an extractor.
+
+    Attributes
+    ----------
+    weights : names what the training starts from; kept beside the trained weights.
+    margin : a name of `losses.MARGINS`.
+    image_size : pixels of the training images, both sides.
+    iterations : in an epoch.
+    lr_model, lr_classifier : rates of Adam.
+    precision : "bf16" or "float32", of the convolutions.
+    """
 
     backbone: str
-    weights: str  # what it starts from, see `models.build`
+    weights: str
     margin: str
     image_size: int
     epochs: int
-    iterations: int  # in an epoch
+    iterations: int
     batch_size: int
     lr_model: float
     lr_classifier: float
     seed: int
-    precision: str  # "bf16" or "float32"
-    method: str = "CosPlace"  # or "GRL", "GeoWarp": what is trained along
-    lr_extra: float | None = None  # of what is trained along
-    without: tuple = ()  # losses of GeoWarp's that are left out
+    precision: str
 
-    def as_dict(self):
-        return asdict(self) | {"without": list(self.without)}  # as JSON gives it back
+    def as_dict(self) -> dict:
+        """The fields as JSON values."""
+        return asdict(self)
 
 
-def means(values, progress, iteration, rate):
-    """The mean of each number over [{name: scalar tensor}, ...] and all processes; raises VgeoError, with the rate's name and value, when one is
-    not finite."""
-    found = {
-        name: round(float(mean(torch.stack([v[name] for v in values]).mean())), 5)
-        for name in values[0]
-    }
-    if not np.isfinite(list(found.values())).all():
-        raise VgeoError(f"{progress}: the loss is {found} at iteration {iteration}: lower {rate}")
-    return found
+@dataclass(frozen=True)
+class Pace:
+    """How often a training reports: iterations averaged in a row of the log, seconds between checkpoints.
+
+    A checkpoint is written after a row only, so that no average is split by a stop.
+    """
+
+    log_every: int = 25
+    checkpoint_seconds: float = 30.0
 
 
-def write_log(folder, log):
-    """Writes `log.csv`, one row for each dict."""
-    with open(folder / "log.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, log[0])
+@dataclass
+class Task:
+    """What `run` trains.
+
+    Attributes
+    ----------
+    step : a module, on its device, that holds everything trained. step(iteration, *batch) returns
+        the loss of this process's share and {name: scalar tensor} for the log, with "loss" among
+        the names.
+    optimizers : their parameters lie in `step`.
+    batches : batches(first) iterates over the batches from iteration `first` on.
+    iterations : in all.
+    epoch : iterations between two evaluations; the last iteration ends an epoch too.
+    precision : "bf16" or "float32", of the convolutions.
+    advice : what to do when the loss is not finite.
+    seed : of the random numbers that the step draws from torch.
+    rate : rate(iteration) is a factor of the optimizers' rates.
+    evaluate : evaluate(iteration, kept) is called at the start and at each epoch's end. It returns
+        columns for the log. What it puts into the dict `kept` survives a stop.
+    images : of an iteration, in all processes; the log then has the column images_per_second.
+    """
+
+    step: nn.Module
+    optimizers: list[torch.optim.Optimizer]
+    batches: Callable[[int], Iterable[tuple]]
+    iterations: int
+    epoch: int
+    precision: str
+    advice: str
+    seed: int = 0
+    rate: Callable[[int], float] = lambda iteration: 1.0
+    evaluate: Callable[[int, dict], dict] | None = None
+    images: int = 0
+
+
+def run(task: Task, checkpoint: Path, label: str, pace: Pace = Pace()) -> tuple[list[dict], dict]:
+    """Trains a task and returns its log and what its evaluations kept.
+
+    Killed at any moment, the next call with the same checkpoint ends with the same weights. The log
+    has a row for the start where the task is evaluated, then one for each mean loss: iteration, the
+    step's numbers, seconds (without evaluations), and what `evaluate` returns at an epoch's end.
+
+    Several processes: torch's DistributedDataParallel, prepared by Accelerate, averages the
+    gradients. On GPUs BatchNorm takes its statistics from all of a batch (SyncBatchNorm, which
+    torch has for GPUs only); on CPUs from this process's share of it, and evaluations see the first
+    process's running statistics. A process alone runs the bare module.
+
+    Parameters
+    ----------
+    checkpoint : a file. The caller removes it by `Checkpoint.remove` once its results are written.
+    label : words before the progress bar and in errors.
+
+    Raises
+    ------
+    VgeoError : a mean of a number is not finite.
+    """
+    states = {f"optimizer {i}": optimizer for i, optimizer in enumerate(task.optimizers)}
+    stored = Checkpoint(checkpoint, step=task.step, **states)
+    state = stored.load()
+    if not state:
+        state = {"iteration": 0, "log": [], "kept": {}}
+        if task.evaluate:
+            state["log"].append({"iteration": 0, **task.evaluate(0, state["kept"])})
+    log, kept, first = state["log"], state["kept"], state["iteration"]
+    step, seed = _connected(task.step), task.seed + 1_000 * share().index
+    schedules = [LambdaLR(optimizer, task.rate, first - 1) for optimizer in task.optimizers]
+    numbers, clock, saved = [], time.perf_counter(), time.perf_counter()
+    progress = tqdm(
+        total=task.iterations, initial=first, desc=label, unit=" iterations", disable=not is_first()
+    )
+    with progress as bar:
+        for iteration, batch in zip(
+            range(first, task.iterations), task.batches(first), strict=False
+        ):
+            # each iteration has random numbers of its own: a resumed run needs no generator's state
+            torch.manual_seed(iteration_seed(seed, iteration))
+            with autocast(device(), task.precision):
+                loss, shown = step(iteration, *batch)
+            for optimizer in task.optimizers:
+                optimizer.zero_grad()
+            loss.backward()
+            for optimizer, schedule in zip(task.optimizers, schedules, strict=True):
+                optimizer.step()
+                schedule.step()
+            numbers.append(shown)
+            done = iteration + 1
+            ended = done % task.epoch == 0 or done == task.iterations
+            if ended or done % pace.log_every == 0:
+                row = {"iteration": done, **_means(numbers)}
+                if not all(map(math.isfinite, row.values())):
+                    raise VgeoError(
+                        f"{label}: not finite at iteration {done}: {row}: {task.advice}"
+                    )
+                seconds = time.perf_counter() - clock
+                if task.images:
+                    row["images_per_second"] = round(len(numbers) * task.images / seconds, 1)
+                row["seconds"] = round(seconds, 3)
+                log.append(row)
+                bar.set_postfix(loss=f"{row['loss']:.2f}")
+                if ended and task.evaluate:
+                    _share_buffers(task.step)
+                    row |= task.evaluate(done, kept)
+                if ended or time.perf_counter() - saved > pace.checkpoint_seconds:
+                    stored.save(iteration=done, log=log, kept=kept)
+                    saved = time.perf_counter()
+                numbers, clock = [], time.perf_counter()
+            bar.update()
+    return log, kept
+
+
+def write_log(log: list[dict], path: Path) -> None:
+    """Writes a log as CSV with the columns of its last row, which are all there are."""
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(log[-1]))
         writer.writeheader()
         writer.writerows(log)
 
 
-def train(
-    recipe, table, validate, folder, views, target_views=None, extra=None, progress="training"
-):
-    """Trains by the recipe and leaves `model.safetensors` (best epoch), its recipe and `log.csv` in the folder.
+def _connected(step: nn.Module) -> nn.Module:
+    """The step as several processes train it together; the step itself in a process alone."""
+    if share().count == 1:
+        return step
+    on_cpu = device().type == "cpu"
+    if not on_cpu:
+        step = nn.SyncBatchNorm.convert_sync_batchnorm(step)
+    return Accelerator(cpu=on_cpu, mixed_precision="no").prepare(step)
 
-    table: images with CosPlace labels (`datasets.cosplace_classes`), trained in the order of `batches`. validate(model): R@1 in percent.
-    views(model, first): iterator over the trunk's output for each iteration's images from `first` on; target_views: likewise for as many
-    images of another domain, which go through the network in the same batch. extra: a module with `loss(model, source maps, target maps,
-    iteration) -> (scalar to add, {name: number for the log})`, trained along and saved as `extra.safetensors`.
 
-    Several processes train one model: `views` give each its part of every batch, gradients and BatchNorm's statistics are averaged over all,
-    and the losses are those of one process within rounding (networks with random depths draw them for each process anew).
+def _share_buffers(step: nn.Module) -> None:
+    """Gives all processes the first one's buffers, such as BatchNorm's running statistics."""
+    if share().count > 1:
+        for buffer in step.buffers():
+            torch.distributed.broadcast(buffer, 0)
 
-    The log has a row each time the loss was averaged (iteration, loss, images/s, the extra's numbers) and, at an epoch's end, the validation
-    R@1 in percent. Killed at any moment, the next call with the same folder goes on from its checkpoint and ends with the same weights.
-    Raises VgeoError when the loss is no longer finite, or a batch can't be shared equally.
+
+def _means(numbers: list[dict]) -> dict:
+    """The mean of each number over iterations and processes, rounded to 5 digits after the point."""
+    means = {}
+    for name in numbers[0]:
+        mean = torch.stack([each[name] for each in numbers]).mean()
+        means[name] = round(float(reduce(mean, "mean") if share().count > 1 else mean), 5)
+    return means
+
+
+class _Extraction(nn.Module):
+    """A step of CosPlace: the loss of a batch's classification, and a technique's where there is one."""
+
+    def __init__(self, model, classifier, extra):
+        super().__init__()
+        self.model, self.classifier, self.extra = model, classifier, extra
+
+    def forward(self, iteration, labels, trunk, target):
+        # one batch: BatchNorm then sees in training the mixture that its statistics describe
+        maps = self.model.upper(trunk if target is None else torch.cat([trunk, target]))
+        source = maps[: len(trunk)]
+        loss = self.classifier(self.model.head(source), labels)
+        numbers = {"loss": loss.detach()}
+        if self.extra is not None:
+            added, shown = self.extra.loss(self.model, source, maps[len(trunk) :], iteration)
+            loss, numbers = loss + added, numbers | shown
+        return loss, numbers
+
+
+def train_extractor(
+    recipe: Recipe,
+    start: Path,
+    classes: Classes,
+    validate: Callable[[nn.Module], float],
+    folder: Path,
+    views: Callable[[nn.Module, int], Iterator[torch.Tensor]],
+    target_views: Callable[[nn.Module, int], Iterator[torch.Tensor]] | None = None,
+    extra: nn.Module | None = None,
+    extra_rate: float | None = None,
+    label: str = "training",
+    pace: Pace = Pace(),
+) -> None:
+    """Trains by CosPlace and leaves the weights of the epoch that validates best, and `log.csv`.
+
+    The folder gets `model.safetensors` with its recipe and, where an `extra` was trained,
+    `extra.safetensors` of the same epoch. The start is validated first and is kept if no epoch is
+    better; of equal epochs the earlier is kept. The log's row of iteration 0 holds the start's
+    val_R@1, in percent, and no loss.
+
+    Parameters
+    ----------
+    start : safetensors of the backbone.
+    classes : the training photos and their classes; `batches` says which of them an iteration sees.
+    validate : R@1 in percent of a model.
+    views : views(model, first) iterates, from iteration `first` on, over the trunk's output for
+        this process's share of an iteration's images.
+    target_views : likewise for as many images of a second domain, which pass in the same batch.
+    extra : a technique's layers (`technique.Technique.prepare`), trained by Adam at `extra_rate`.
+
+    Raises
+    ------
+    VgeoError : the loss is no longer finite, or the batches have no equal shares for all processes.
     """
-    where, share = device(), part()
+    own, where = share(), device()
     torch.manual_seed(recipe.seed)
-    model = build(recipe.backbone, recipe.weights).to(where, memory_format=torch.channels_last)
-    freeze(share_statistics(model))
-    labels = table["label"].to_numpy()
-    criterion = AngularMarginLoss(DIM, int(labels.max()) + 1, MARGINS[recipe.margin]).to(where)
-    parts = {
-        "model": model,
-        "criterion": criterion,
-        "optimizer": torch.optim.Adam(
-            [p for p in model.parameters() if p.requires_grad], lr=recipe.lr_model
-        ),
-        "classifier": torch.optim.Adam(criterion.parameters(), lr=recipe.lr_classifier),
-    }
-    if extra:
-        parts |= {
-            "extra": share_statistics(extra).to(where),
-            "extra_optimizer": torch.optim.Adam(extra.parameters(), lr=recipe.lr_extra),
-        }
-    optimizers = [part for part in parts.values() if isinstance(part, torch.optim.Optimizer)]
-    checkpoint = Checkpoint(folder / "checkpoint.pt", **parts)
-    state = checkpoint.load() or {
-        "iteration": 0,
-        "log": [],
-        "best": -1.0,
-        "weights": {},
-        "extra": {},
-    }
-    log, first, total = state["log"], state["iteration"], recipe.epochs * recipe.iterations
-    rows = batches(labels, recipe.batch_size, 0, total, recipe.seed)
-    share.check(len(rows[0]), "batches of")
-    sums, clock, saved = [], time.perf_counter(), time.perf_counter()
-    model.train()
-    with tqdm(total=total, initial=first, desc=progress, unit=" iterations") as bar:
+    model = load_weights(build(recipe.backbone), start)
+    model = model.to(where, memory_format=torch.channels_last)
+    freeze(model)
+    labels, iterations = classes.labels, recipe.epochs * recipe.iterations
+    classifier = AngularMarginLoss(DIM, classes.count, MARGINS[recipe.margin])
+    step = _Extraction(model, classifier, extra).to(where)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizers = [
+        torch.optim.Adam(trained, lr=recipe.lr_model),
+        torch.optim.Adam(classifier.parameters(), lr=recipe.lr_classifier),
+    ]
+    if extra is not None:
+        optimizers.append(torch.optim.Adam(extra.parameters(), lr=extra_rate))
+    rows = batches(labels, recipe.batch_size, 0, iterations, recipe.seed)
+    own.check(len(rows[0]), "batches of")
+
+    def batches_from(first):
         targets = target_views(model, first) if target_views else repeat(None)
-        for row, trunk, target in zip(rows[first:], views(model, first), targets):
-            iteration = state["iteration"]
-            # every iteration has its own random numbers: a resumed run needs no generator's state
-            torch.manual_seed((recipe.seed + 1_000 * share.index) * 1_000_003 + iteration)
-            size = len(trunk)
-            with torch.autocast(where.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-                # one batch: BatchNorm then sees in training the mixture that its statistics describe
-                maps = model.upper(trunk if target is None else torch.cat([trunk, target]))
-            loss = criterion(
-                model.head(maps[:size]), torch.from_numpy(labels[share.of(row)]).to(where)
-            )
-            values = {"loss": loss.detach()}
-            if extra:
-                with torch.autocast(where.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-                    added, parts_of_it = extra.loss(model, maps[:size], maps[size:], iteration)
-                loss, values = loss + added, values | parts_of_it
-            for optimizer in optimizers:
-                optimizer.zero_grad()
-            loss.backward()
-            average_gradients(optimizers)
-            for optimizer in optimizers:
-                optimizer.step()
-            sums.append(values)
-            iteration += 1
-            ended = iteration % recipe.iterations == 0
-            if ended or iteration % LOG_EVERY == 0:
-                shown = means(sums, progress, iteration, f"lr_model ({recipe.lr_model:g})")
-                speed = len(sums) * size * share.count / (time.perf_counter() - clock)
-                log.append(
-                    {
-                        "iteration": iteration,
-                        **shown,
-                        "images_per_second": round(speed, 1),
-                        "val_R@1": None,
-                    }
-                )
-                sums, clock = [], time.perf_counter()
-                bar.set_postfix(loss=f"{shown['loss']:.2f}")
-            if ended:
-                log[-1]["val_R@1"] = round(validate(model), 2)
-                bar.set_postfix(loss=f"{shown['loss']:.2f}", val_R1=log[-1]["val_R@1"])
-                if log[-1]["val_R@1"] > state["best"]:
-                    state["best"] = log[-1]["val_R@1"]
-                    state["weights"] = {k: v.cpu().clone() for k, v in model.state_dict().items()}
-                    state["extra"] = (
-                        {k: v.cpu().clone() for k, v in extra.state_dict().items()} if extra else {}
-                    )
-                clock = time.perf_counter()
-            state["iteration"] = iteration
-            # only where a loss row has just been written: the average of a row is never split by a stop
-            if not sums and (ended or time.perf_counter() - saved > CHECKPOINT_SECONDS):
-                checkpoint.save(**state)
-                saved = time.perf_counter()
-            bar.update()
-    write_log(folder, log)
-    made_of = recipe.as_dict() | {"val_R@1": state["best"]}
-    if extra:
-        save_weights(state["extra"], folder / "extra.safetensors", made_of)
-    save_weights(state["weights"], folder / "model.safetensors", made_of)
-    checkpoint.path.unlink(missing_ok=True)
+        for row, trunk, target in zip(rows[first:], views(model, first), targets, strict=False):
+            yield torch.from_numpy(labels[own.of(row)]).to(where), trunk, target
+
+    def evaluate(iteration, kept):
+        score = round(validate(model), 2)
+        if score > kept.get("val_R@1", -math.inf):
+            kept["val_R@1"], kept["iteration"] = score, iteration
+            kept["model"], kept["extra"] = _copy(model), _copy(extra)
+        return {"val_R@1": score}
+
+    task = Task(
+        step,
+        optimizers,
+        batches_from,
+        iterations,
+        epoch=recipe.iterations,
+        precision=recipe.precision,
+        advice=f"lower lr_model ({recipe.lr_model:g})",
+        seed=recipe.seed,
+        evaluate=evaluate,
+        images=len(rows[0]),
+    )
+    checkpoint = folder / "checkpoint.pt"
+    log, kept = run(task, checkpoint, label, pace)
+    write_log(log, folder / "log.csv")
+    made_of = recipe.as_dict() | {"val_R@1": kept["val_R@1"], "iteration": kept["iteration"]}
+    if extra is not None:
+        save_weights(kept["extra"], folder / "extra.safetensors", made_of)
+    save_weights(kept["model"], folder / "model.safetensors", made_of)
+    Checkpoint(checkpoint).remove()
+
+
+def _copy(module: nn.Module | None) -> dict:
+    """The module's state on the CPU, of which training changes nothing any more."""
+    state = module.state_dict() if module is not None else {}
+    return {name: tensor.cpu().clone() for name, tensor in state.items()}
+
+
+class _Beside(nn.Module):
+    """A step of a technique's layers beside an extractor that stays as it is."""
+
+    def __init__(self, extra, model):
+        super().__init__()
+        self.extra = extra
+        self.frozen = (
+            model,
+        )  # in a tuple: no part of this module, and so neither trained nor stored
+
+    def forward(self, iteration):
+        loss, shown = self.extra.loss(self.frozen[0], None, None, iteration)
+        return loss, {"loss": loss.detach(), **shown}
+
+
+def train_beside(
+    extra: nn.Module,
+    model: nn.Module,
+    iterations: int,
+    rate: float,
+    precision: str,
+    folder: Path,
+    label: str = "training",
+    pace: Pace = Pace(),
+) -> None:
+    """Trains a technique's layers by their own loss beside an extractor that stays as it is.
+
+    Leaves `extra.safetensors`, of the last iteration, and `log.csv`. Adam's rate falls from `rate`
+    to 0 along a cosine. The extractor is put into evaluation mode and gets no gradient.
+
+    Raises
+    ------
+    VgeoError : the loss is no longer finite.
+    """
+    model.to(device()).eval().requires_grad_(False)
+    task = Task(
+        _Beside(extra, model).to(device()),
+        [torch.optim.Adam(extra.parameters(), lr=rate)],
+        lambda first: repeat(()),
+        iterations,
+        epoch=iterations,
+        precision=precision,
+        advice=f"lower the technique's learning rate ({rate:g})",
+        rate=lambda iteration: (1 + math.cos(math.pi * iteration / iterations)) / 2,
+    )
+    checkpoint = folder / "checkpoint.pt"
+    log, _ = run(task, checkpoint, label, pace)
+    write_log(log, folder / "log.csv")
+    save_weights(extra, folder / "extra.safetensors", {"iterations": iterations, "lr": rate})
+    Checkpoint(checkpoint).remove()

@@ -14,7 +14,9 @@ from vgeo.errors import VgeoError
 class Margin:
     """The true class's logit is s (cos(m1 theta + m2) - m3), any other's s cos(theta); m2 in radians.
 
-    The combined margin of ArcFace (Deng et al., CVPR 2019, eq. 4).
+    References
+    ----------
+    Deng et al., ArcFace, CVPR 2019, eq. 4: the combined margin.
     """
 
     s: float
@@ -23,10 +25,8 @@ class Margin:
     m3: float = 0.0
 
     def __post_init__(self):
-        if (
-            not all(math.isfinite(value) for value in (self.s, self.m1, self.m2, self.m3))
-            or min(self.s, self.m1) <= 0
-        ):
+        values = (self.s, self.m1, self.m2, self.m3)
+        if not all(map(math.isfinite, values)) or min(self.s, self.m1) <= 0:
             raise VgeoError(
                 f"{self}: the scale s and the factor m1 must be above 0, and all four finite"
             )
@@ -39,22 +39,30 @@ MARGINS = {
 }
 
 
-def angle(a, b):
+def angle(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Angle in [0, pi] between unit vectors a and b, (..., D) each -> (...).
 
-    2 atan2(|a - b|, |a + b|) (Kahan, "How futile are mindless assessments of roundoff", section 12): unlike the
-    acos of their product it loses no digits near 0 and pi, and its gradient is finite there.
+    Computed as 2 atan2(|a - b|, |a + b|). Unlike the acos of their product this loses no digits
+    near 0 and pi, and its gradient is finite there.
+
+    References
+    ---------- Kahan, How Futile are Mindless Assessments of Roundoff in Floating-Point
+    Computation?, section 12.
     """
-    return 2 * torch.atan2(
-        torch.linalg.vector_norm(a - b, dim=-1), torch.linalg.vector_norm(a + b, dim=-1)
-    )
+    apart, along = (torch.linalg.vector_norm(each, dim=-1) for each in (a - b, a + b))
+    return 2 * torch.atan2(apart, along)
 
 
-def psi(theta, margin):
-    """The true class's score for an angle in [0, pi] (any shape): cos(m1 theta + m2) - m3, made monotonic beyond pi.
+def psi(theta: torch.Tensor, margin: Margin) -> torch.Tensor:
+    """The true class's score for an angle in [0, pi], of any shape: cos(m1 theta + m2) - m3, made monotonic.
 
-    The extension is (-1)^k cos(phi) - 2k with k = floor(phi / pi), phi = m1 theta + m2 (SphereFace, eq. 7): without
-    it the score rises again once phi passes pi, and a descriptor opposite to its class is pushed further away.
+    The extension is (-1)^k cos(phi) - 2k with k = floor(phi / pi), phi = m1 theta + m2. Without it
+    the score rises again once phi passes pi, and a descriptor opposite to its class is pushed
+    further away.
+
+    References
+    ----------
+    Liu et al., SphereFace, CVPR 2017, eq. 7.
     """
     phi = margin.m1 * theta + margin.m2
     k = torch.floor(phi.detach() / math.pi)
@@ -62,20 +70,30 @@ def psi(theta, margin):
 
 
 class AngularMarginLoss(nn.Module):
-    """Softmax cross-entropy over cosines to one learned vector a class, with an angular margin on the true class.
+    """Softmax cross-entropy over the cosines to one learned vector a class, with a margin on the true class.
 
-    `weight` is (classes, dim). It is the classifier of the training: it has its own optimiser and is dropped
-    afterwards.
+    `weight`, (classes, dim), is the classifier of the training. It has its own optimizer and is
+    dropped after the training.
+
+    Parameters
+    ----------
+    detached : compute the margin without gradient, as the original does ("characteristic gradient
+        detachment"): the loss has the margin's value, and on the way back the true class's logit is
+        s cos(theta). False: the gradient of the whole expression. For CosFace the two are the same.
+
+    References
+    ----------
+    Liu et al., SphereFace Revived: Unifying Hyperspherical Face Recognition, TPAMI 2022.
     """
 
-    def __init__(self, dim, classes, margin):
+    def __init__(self, dim: int, classes: int, margin: Margin, detached: bool = True):
         super().__init__()
-        self.margin = margin
+        self.margin, self.detached = margin, detached
         self.weight = nn.Parameter(torch.empty(classes, dim))
         nn.init.xavier_uniform_(self.weight)
 
-    def forward(self, descriptors, labels):
-        """Descriptors (B, dim) of any floating type, labels (B,) int64 in [0, classes) -> scalar, the batch's mean.
+    def forward(self, descriptors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Descriptors (B, dim) of any floating type, labels (B,) int64 in [0, classes) -> scalar mean.
 
         Computed in float32, or in float64 when given float64, whatever autocast says: bfloat16
         knows a logit near 64 only to 0.25.
@@ -86,10 +104,11 @@ class AngularMarginLoss(nn.Module):
             weight = F.normalize(self.weight.to(dtype))
             cosines = descriptors @ weight.T
             true = labels[:, None]
+            cosine = cosines.gather(1, true)
             if self.margin.m1 == 1 and self.margin.m2 == 0:
-                score = (
-                    cosines.gather(1, true) - self.margin.m3
-                )  # no angle needed: theta never passes pi
+                score = cosine - self.margin.m3  # no angle is needed: theta never passes pi
             else:
                 score = psi(angle(descriptors, weight[labels]), self.margin)[:, None]
+                if self.detached:
+                    score = cosine + (score - cosine).detach()
             return F.cross_entropy(self.margin.s * cosines.scatter(1, true, score), labels)
