@@ -1,30 +1,39 @@
-"""For torch.hub: `torch.hub.load("path/to/the/clone", "resnet18", source="local")` returns a model that describes photos."""
+"""Models for torch.hub: `torch.hub.load("path/to/the/clone", "resnet18", source="local")`."""
 
 dependencies = ["torch", "torchvision", "safetensors"]
 
 
 def resnet18(weights="city"):
-    """GeoModel in evaluation mode: normalised images (B, 3, H, W) -> descriptors (B, 512) of unit length (`vgeo.models`).
+    """CosPlace with ResNet18, in evaluation mode.
 
-    weights: "city", the package's starting weights; "imagenet", with a random head; or a file: .safetensors of a training of ours, or .pth
-    of CosPlace's or the report's authors.
+    Parameters
+    ----------
+    weights : "city" (the package's starting weights), "imagenet" (with a random head), or a file: a
+        .safetensors of `vgeo train`, or a .pth of CosPlace's or of the original's authors.
+
+    Returns
+    -------
+    GeoModel : takes images (B, 3, H, W) of `vgeo.models.network.normalise` and returns descriptors,
+        float32 (B, 512) of unit length.
     """
     return _model("resnet18", weights)
 
 
 def efficientnet_v2_s(weights="city"):
-    """As `resnet18`, with EfficientNetV2-S."""
+    """CosPlace with EfficientNetV2-S; otherwise as `resnet18`."""
     return _model("efficientnet_v2_s", weights)
 
 
 def _model(backbone, weights):
-    from vgeo.checkpoints import read_pth
     from vgeo.errors import VgeoError
-    from vgeo.models import build
+    from vgeo.models.convert import read_pth
+    from vgeo.models.network import build
 
     if not str(weights).endswith(".pth"):
         return build(backbone, weights).eval()
-    found, model, *_ = read_pth(weights)
-    if found != backbone:
-        raise VgeoError(f"{weights}: is of a {found}, not {backbone}: call {found}")
+    model = read_pth(weights).model
+    if model.backbone_name != backbone:
+        raise VgeoError(
+            f"{weights}: holds a {model.backbone_name}, not {backbone}: call {model.backbone_name}"
+        )
     return model

@@ -1,1 +1,33 @@
-"""Visual geo-localization by image retrieval: the models and the steps of the study."""
+"""Visual geo-localization by image retrieval: where was this photo taken?
+
+>>> model = vgeo.build("resnet18", "city").eval()
+>>> database, queries = (vgeo.describe(model, paths, size=224) for paths in (known, new))
+>>> predictions, distances = vgeo.search(database, queries, k=5)
+
+`rerank` orders predictions by other scores, `recall` rates them, and `open_index(folder)` makes an
+index of a folder of photos. Each is imported at its first use, torch with it.
+"""
+
+from importlib import import_module
+
+__version__ = "1.1.0"
+__all__ = ["build", "describe", "open_index", "recall", "rerank", "search"]
+
+_MODULES = {
+    "build": "vgeo.models.network",
+    "describe": "vgeo.retrieval.describe",
+    "open_index": "vgeo.locate.index",
+    "recall": "vgeo.retrieval.metrics",
+    "rerank": "vgeo.retrieval.rerank",
+    "search": "vgeo.retrieval.search",
+}
+
+
+def __getattr__(name: str):
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,65 +1,95 @@
-"""The network: a torchvision backbone, GeM pooling and a linear layer make one unit descriptor per image (CosPlace)."""
+"""The network: a torchvision backbone, GeM pooling and a linear layer describe an image (CosPlace).
+
+References
+----------
+Berton, Masone, Caputo, "Rethinking visual geo-localization for large-scale applications", CVPR
+2022.
+"""
+
+from collections.abc import Callable
+from os import PathLike
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
-import torchvision
-from torch import nn
+import torchvision.models as zoo
+from torch import Tensor, nn
 
 from vgeo.errors import VgeoError
-from vgeo.models.weights import CITY_WEIGHTS, _imagenet_state, load_weights, weights_hash
+from vgeo.models.weights import CITY_WEIGHTS, imagenet_state, load_weights, weights_hash
 
-BACKBONES = {  # name: (constructor, ImageNet weights, channels of the last feature map)
-    "resnet18": (
-        torchvision.models.resnet18,
-        torchvision.models.ResNet18_Weights.IMAGENET1K_V1,
-        512,
-    ),
-    "efficientnet_v2_s": (
-        torchvision.models.efficientnet_v2_s,
-        torchvision.models.EfficientNet_V2_S_Weights.IMAGENET1K_V1,
-        1280,
+
+class Backbone(NamedTuple):
+    """A torchvision network: its constructor, ImageNet weights and channels of its last map."""
+
+    make: Callable[[], nn.Module]
+    imagenet: str
+    channels: int
+
+
+BACKBONES = {
+    "resnet18": Backbone(zoo.resnet18, zoo.ResNet18_Weights.IMAGENET1K_V1.url, 512),
+    "efficientnet_v2_s": Backbone(
+        zoo.efficientnet_v2_s, zoo.EfficientNet_V2_S_Weights.IMAGENET1K_V1.url, 1280
     ),
 }
-
-
-DIM = 512  # numbers of a descriptor
-
-
-TRUNK = 6  # stages: ResNet18 up to layer2 (stride 8), EfficientNetV2-S up to the sixth of its eight blocks (stride 16)
-
-
+DIM = 512  # numbers in a descriptor
+TRUNK = 6  # stages of eight: ResNet18 up to layer2, EfficientNetV2-S up to its block of stride 16
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
-
-
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def normalise(images: Tensor) -> Tensor:
+    """RGB images, uint8 (B, 3, H, W), 0 to 255, as float32 with ImageNet's mean and deviation.
+
+    Raises
+    ------
+    VgeoError : the images are not uint8, for example because they are normalised already.
+    """
+    if images.dtype != torch.uint8:
+        raise VgeoError(
+            f"images are {images.dtype}, not uint8: normalise them once, from the values 0 to 255"
+        )
+    mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(3, 1, 1) * 255
+    std = torch.tensor(IMAGENET_STD, device=images.device).view(3, 1, 1) * 255
+    return images.float().sub_(mean).div_(std)
 
 
 class L2Norm(nn.Module):
     """Divides by the L2 norm over dimension 1."""
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, ...) -> the same shape."""
         return F.normalize(x, dim=1)
 
 
 class GeM(nn.Module):
-    """Generalised mean, mean(x^p)^(1/p), p learned: (B, C, H, W) -> (B, C, 1, 1) (Radenovic et al., 2019, eq. 3)."""
+    """Generalised mean over the positions, mean(x^p)^(1/p) with p learned.
 
-    def __init__(self, p=3.0, eps=1e-6):
+    References
+    ----------
+    Radenovic, Tolias, Chum, "Fine-tuning CNN image retrieval with no human annotation", PAMI
+    2019, eq. 3.
+    """
+
+    def __init__(self, p: float = 3.0, eps: float = 1e-6):
         super().__init__()
         self.p = nn.Parameter(torch.tensor([p]))
         self.eps = eps
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, 1, 1)."""
         return x.clamp(min=self.eps).pow(self.p).mean(dim=(2, 3), keepdim=True).pow(1 / self.p)
 
 
 class GeoModel(nn.Module):
-    """Backbone and head, with the parameter names of the public CosPlace code; make it with `build`.
+    """Backbone and head, with the parameter names of the public CosPlace code; made by `build`.
 
-    The backbone is a sequence of eight `stages`; the first six, the trunk, are what `freeze` freezes.
+    The backbone is a sequence of eight `stages`. The first TRUNK of them are the trunk, which
+    `freeze` freezes; the others are the upper stages.
     """
 
-    def __init__(self, backbone_name, net, channels, dim):
+    def __init__(self, backbone_name: str, net: nn.Module, channels: int, dim: int):
         super().__init__()
         self.backbone_name = backbone_name
         self.backbone = nn.Sequential(*list(net.children())[:-2])  # without pooling and classifier
@@ -69,35 +99,40 @@ class GeoModel(nn.Module):
         self.frozen = False
 
     @property
-    def stages(self):
-        return self.backbone if self.backbone_name == "resnet18" else self.backbone[0]
+    def stages(self) -> nn.Sequential:
+        """The backbone's eight stages."""
+        return cast(
+            nn.Sequential, self.backbone if self.backbone_name == "resnet18" else self.backbone[0]
+        )
 
-    def features(self, images, stages=None):
-        """Feature map (B, C, h, w) after so many stages, or all, of float images as `forward` takes them."""
+    def features(self, images: Tensor, stages: int | None = None) -> Tensor:
+        """The feature map after so many stages, or all: (B, 3, H, W) -> (B, C, h, w)."""
         return self.stages[:stages](images)
 
-    def trunk(self, images):
-        """What the frozen stages make of float images (B, 3, H, W): (B, C, h, w). Equal in all models that share a start."""
+    def trunk(self, images: Tensor) -> Tensor:
+        """The trunk's feature map, equal in all models that share a start and froze the trunk."""
         return self.features(images, TRUNK)
 
-    def upper(self, trunk):
-        """Feature map (B, C, H / 32, W / 32, rounded up) from the trunk's."""
+    def upper(self, trunk: Tensor) -> Tensor:
+        """The last feature map from the trunk's."""
         return self.stages[TRUNK:](trunk)
 
-    def head(self, features):
-        """Descriptors (B, dim) from the last feature map, float32 of unit length.
+    def head(self, maps: Tensor) -> Tensor:
+        """Descriptors from the last feature map: (B, C, h, w) -> float32 (B, dim) of unit length.
 
-        Under autocast only the backbone runs in the lower precision: descriptors are compared by distances that are
-        small beside its rounding.
+        The head runs in float32 under autocast too: descriptors are compared by distances that are
+        small beside bfloat16's rounding.
         """
-        with torch.autocast(features.device.type, enabled=False):
-            return self.aggregation(features.float())
+        with torch.autocast(maps.device.type, enabled=False):
+            return self.aggregation(maps.float())
 
-    def forward(self, images):
-        """Descriptors (B, dim), float32 of unit length, of `normalise`d images (B, 3, H, W)."""
-        return self.head(self.upper(self.trunk(images)))
+    def forward(self, images: Tensor) -> Tensor:
+        """`normalise`d images (B, 3, H, W) -> descriptors, float32 (B, dim) of unit length."""
+        trunk = self.trunk(images)  # (B, 128, H/8, W/8); EfficientNetV2-S (B, 160, H/16, W/16)
+        maps = self.upper(trunk)  # (B, 512, H/32, W/32); EfficientNetV2-S (B, 1280, H/32, W/32)
+        return self.head(maps)  # (B, dim)
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> "GeoModel":
         """As nn.Module's; a frozen trunk stays in evaluation mode."""
         super().train(mode)
         if self.frozen:
@@ -105,53 +140,46 @@ class GeoModel(nn.Module):
         return self
 
 
-def build(backbone, weights=None, dim=DIM):
-    """The model for `backbone` ("resnet18" or "efficientnet_v2_s") with descriptors of `dim` numbers, in training mode.
+def build(backbone: str, weights: str | PathLike | None = None, dim: int = DIM) -> GeoModel:
+    """A model in training mode, on the CPU.
 
-    weights: None, random; "city", the weights that come with the package; "imagenet", torchvision's for the
-    backbone and a random head; or the path of a file that `save_weights` wrote. Raises VgeoError for an unknown
-    backbone, weights that do not fit and ImageNet weights that can be neither found nor downloaded.
+    Parameters
+    ----------
+    backbone : "resnet18" or "efficientnet_v2_s".
+    weights : None (random), "city" (the package's starting weights), "imagenet" (torchvision's for
+        the backbone, with a random head), or a file that `save_weights` wrote.
+    dim : numbers in a descriptor.
+
+    Raises
+    ------
+    VgeoError : the backbone is unknown, the weights do not fit, or ImageNet's can be neither found
+        nor downloaded.
     """
     if backbone not in BACKBONES:
         raise VgeoError(f"unknown backbone {backbone!r}: use one of {', '.join(BACKBONES)}")
-    constructor, imagenet, channels = BACKBONES[backbone]
-    state = _imagenet_state(imagenet.url) if weights == "imagenet" else None
-    net = constructor()
+    make, imagenet, channels = BACKBONES[backbone]
+    state = imagenet_state(imagenet) if weights == "imagenet" else None
+    net = make()
     if state:
         net.load_state_dict(state)
     model = GeoModel(backbone, net, channels, dim)
     if weights == "city":
-        load_weights(model, CITY_WEIGHTS / f"{backbone}.safetensors")
-    elif weights not in (None, "imagenet"):
-        load_weights(model, weights)
-    return model
+        weights = CITY_WEIGHTS / f"{backbone}.safetensors"
+    return model if weights in (None, "imagenet") else load_weights(model, weights)
 
 
-def freeze(model):
-    """Stop the training of the trunk, as CosPlace does: what it learned on ImageNet is kept.
+def freeze(model: GeoModel) -> None:
+    """Stops the training of the trunk, as CosPlace does, which keeps what it learned on ImageNet.
 
-    ResNet18 trains `layer3`, `layer4` and the head; EfficientNetV2-S the last two blocks of `features` and the
-    head. Unlike the original, the trunk's BatchNorm keeps its statistics too: the same image then has the same trunk
-    features in every model that started alike, and they are computed once for all of them.
+    ResNet18 then trains layer3, layer4 and the head; EfficientNetV2-S its last two blocks and the
+    head. Unlike in the original, the trunk's BatchNorm keeps its statistics too. An image then has
+    the same trunk features in every model from one start, and they are computed once for all.
     """
     model.frozen = True
     model.stages[:TRUNK].requires_grad_(False)
     model.train(model.training)
 
 
-def trunk_hash(model):
-    """SHA-256 of the trunk: models that share it share the trunk features of an image."""
+def trunk_hash(model: GeoModel) -> str:
+    """SHA-256 of the trunk's weights: models with one hash have the same trunk features."""
     return weights_hash(model.stages[:TRUNK])
-
-
-def normalise(images):
-    """uint8 images (B, 3, H, W) in RGB, 0 to 255 -> float32 with ImageNet's mean and deviation, on the same device."""
-    if images.dtype != torch.uint8:
-        raise VgeoError(
-            f"images are {images.dtype}, not uint8: normalise them once, from the values 0 to 255"
-        )
-    mean, std = (
-        torch.tensor(x, device=images.device).view(3, 1, 1) * 255
-        for x in (IMAGENET_MEAN, IMAGENET_STD)
-    )
-    return images.float().sub_(mean).div_(std)

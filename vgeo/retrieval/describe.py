@@ -1,108 +1,145 @@
-"""Descriptors of images: one forward pass each, or from the stored output of the trunk that many models share."""
+"""Descriptors of images: one forward pass each, or from the trunk's stored output.
+
+Models that share a start and a frozen trunk differ in the upper stages alone. The trunk's output is
+then stored once, and each model describes the images from it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from os import PathLike
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from vgeo.device import WHOLE, gathered, part
-from vgeo.models.network import normalise
+from vgeo.device import WHOLE, Share, gathered, share
+from vgeo.models.network import GeoModel, normalise
 from vgeo.photos.images import load_batches
 
 
-def darken(images, brightness):
-    """uint8 images with their values times `brightness`, rounded and clipped to 0..255."""
-    return (
-        images
-        if brightness == 1.0
-        else (images.float() * brightness).round().clamp(0, 255).to(torch.uint8)
-    )
+def describe(
+    model: nn.Module,
+    paths: Sequence[str],
+    size: int | None,
+    scale: float = 1.0,
+    brightness: float = 1.0,
+    batch_size: int = 32,
+    progress: str | None = None,
+) -> np.ndarray:
+    """Descriptors of image files, float32 (N, D), in their order.
 
+    The model runs in evaluation mode on the device where it lies. Several processes share the
+    batches, and each returns all descriptors.
 
-def describe(model, paths, size, scale=1.0, brightness=1.0, batch_size=32, progress=None):
-    """Descriptors, float32 (len(paths), D), of image files in their order; the model runs in evaluation mode where it lies.
+    Parameters
+    ----------
+    size : both sides in pixels that images are resized to, times `scale`. None: each image keeps
+        its own size, times `scale`.
+    brightness : multiplies the pixel values, 0 to 255, before they are normalised.
+    progress : words before a progress bar; None for no bar.
 
-    size: images are resized to round(size * scale) pixels, both sides; None: to their own size times the scale, equal ones in one batch.
-    brightness multiplies the pixel values (0 to 255, rounded) before they are normalised. progress: words before a bar, or None for no bar.
-    Several processes share the batches, and each returns all descriptors.
+    Raises
+    ------
+    VgeoError : an image can't be read.
     """
-
-    def gather(indices, batch):
-        batch = batch.cpu().numpy()
-        if not found:
-            found.append(np.empty((len(paths), batch.shape[1]), np.float32))
-        found[0][indices] = batch
-        mine.extend(indices)
-
-    found, mine, share = [], [], part()
-    _forward(model, model, paths, size, scale, brightness, batch_size, progress, gather, share)
-    if share.count > 1:
-        for indices, rows in gathered([(mine, found[0][mine])] if found else []):
-            gather(indices, torch.from_numpy(rows))
-    return found[0] if found else np.empty((0, 0), np.float32)
-
-
-def store_trunk(model, paths, path, size, scale=1.0, brightness=1.0, batch_size=32, progress=None):
-    """Writes the trunk's output for image files to `path`, a .npy of float16 (len(paths), C, h, w); arguments as `describe`'s."""
-
-    def gather(indices, batch):
-        if not maps:
-            maps.append(
-                np.lib.format.open_memmap(path, "w+", np.float16, (len(paths), *batch.shape[1:]))
-            )
-        maps[0][indices] = batch.half().cpu().numpy()
-
-    maps = []
-    _forward(model, model.trunk, paths, size, scale, brightness, batch_size, progress, gather)
-    maps[0].flush()
+    all_rows, process = np.empty((0, 0), np.float32), share()
+    mine: list[int] = []
+    how = size, scale, brightness, batch_size, progress, process
+    with _evaluation(model):
+        for rows, descriptors in _outputs(model, model, paths, *how):
+            if not mine:
+                all_rows = np.empty((len(paths), descriptors.shape[1]), np.float32)
+            all_rows[rows] = descriptors.cpu().numpy()
+            mine.extend(rows)
+    if process.count == 1:
+        return all_rows
+    batches = [batch for batch in gathered([(mine, all_rows[mine])]) if batch[0]]
+    all_rows = np.empty((len(paths), batches[0][1].shape[1]), np.float32)
+    for rows, descriptors in batches:
+        all_rows[rows] = descriptors
+    return all_rows
 
 
-def describe_stored(model, maps, batch_size=64):
-    """Descriptors, float32 (N, D), from the trunk's stored output (N, C, h, w); the model runs in evaluation mode where it lies."""
-    where, was_training = next(model.parameters()).device, model.training
-    model.eval().to(memory_format=torch.channels_last)
-    with torch.inference_mode():
-        found = [
-            model.head(model.upper(stored(maps[i : i + batch_size], where))).cpu().numpy()
-            for i in range(0, len(maps), batch_size)
-        ]
-    model.train(was_training)
-    return np.concatenate(found)
+def store_trunk(
+    model: GeoModel,
+    paths: Sequence[str],
+    path: str | PathLike,
+    size: int,
+    scale: float = 1.0,
+    brightness: float = 1.0,
+    batch_size: int = 32,
+    progress: str | None = None,
+) -> None:
+    """Writes the trunk's output for image files to `path`, a .npy of float16 (N, C, h, w).
+
+    The other parameters are as in `describe`.
+    """
+    stored = None
+    with _evaluation(model):
+        how = size, scale, brightness, batch_size, progress
+        for rows, maps in _outputs(model, model.trunk, paths, *how):
+            if stored is None:
+                shape = (len(paths), *maps.shape[1:])
+                stored = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+            stored[rows] = maps.half().cpu().numpy()
+    if stored is not None:
+        stored.flush()
 
 
-def stored(maps, where):
-    """Stored float16 maps as the tensor that the upper stages take."""
-    return (
-        torch.from_numpy(np.array(maps))
-        .to(where)
-        .float()
-        .contiguous(memory_format=torch.channels_last)
-    )
+def describe_stored(model: GeoModel, maps: np.ndarray, batch_size: int = 64) -> np.ndarray:
+    """Descriptors, float32 (N, D), from the output of `store_trunk`, float16 (N, C, h, w)."""
+    batches = (maps[first : first + batch_size] for first in range(0, len(maps), batch_size))
+    with _evaluation(model) as device:
+        return np.concatenate(
+            [model.head(model.upper(stored_batch(b, device))).cpu().numpy() for b in batches]
+        )
 
 
-def _forward(
-    model, function, paths, size, scale, brightness, batch_size, progress, gather, part=WHOLE
-):
-    """Calls gather(indices, function(images)) for all images, in batches or a part of them, with the model in evaluation mode."""
-    where, was_training = next(model.parameters()).device, model.training
-    model.eval().to(memory_format=torch.channels_last)
+def stored_batch(maps: np.ndarray, device: torch.device) -> Tensor:
+    """Maps that `store_trunk` stored, float16 (B, C, h, w), as the upper stages take them."""
+    tensor = torch.from_numpy(np.array(maps)).to(device).float()
+    return tensor.contiguous(memory_format=torch.channels_last)
+
+
+def darken(images: Tensor, brightness: float) -> Tensor:
+    """Images, uint8, with their values times `brightness`, rounded and clipped to 0..255."""
+    if brightness == 1.0:
+        return images
+    return (images.float() * brightness).round().clamp(0, 255).to(torch.uint8)
+
+
+@contextmanager
+def _evaluation(model: nn.Module) -> Iterator[torch.device]:
+    """Evaluation mode without gradients; yields the model's device. The mode is then put back."""
+    was_training = model.training
+    model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     try:
-        with (
-            torch.inference_mode(),
-            tqdm(
-                total=len(paths),
-                desc=progress,
-                unit=" images",
-                disable=progress is None,
-                leave=False,
-            ) as bar,
-        ):
-            for indices, images in load_batches(
-                paths, batch_size, size and round(size * scale), scale=scale, part=part
-            ):
-                images = normalise(darken(images.to(where), brightness)).contiguous(
-                    memory_format=torch.channels_last
-                )
-                gather(indices, function(images))
-                bar.update(len(indices))
+        with torch.inference_mode():
+            yield next(model.parameters()).device
     finally:
         model.train(was_training)
+
+
+def _outputs(
+    model: nn.Module,
+    function: Callable[[Tensor], Tensor],
+    paths: Sequence[str],
+    size: int | None,
+    scale: float,
+    brightness: float,
+    batch_size: int,
+    progress: str | None,
+    process: Share = WHOLE,
+) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Yields int64 (B,), rows of `paths`, and function(images) for each batch of images."""
+    device, side = next(model.parameters()).device, size and round(size * scale)
+    batches = load_batches(paths, batch_size, side, scale=scale, share=process)
+    total = len(paths)
+    with tqdm(
+        total=total, desc=progress, unit=" images", disable=progress is None, leave=False
+    ) as bar:
+        for rows, images in batches:
+            images = normalise(darken(images.to(device), brightness))
+            yield rows, function(images.contiguous(memory_format=torch.channels_last))
+            bar.update(len(rows))

@@ -1,18 +1,17 @@
-"""Descriptors of one image at several sizes, aggregated into one (the report, section 8)."""
+"""Descriptors of one image at several sizes become one (section 8 of the original)."""
+
+from collections.abc import Callable
 
 import numpy as np
 
-SCALES = (0.526, 0.588, 1.0, 1.7, 1.9)  # of the image's side (the report, section 8)
+SCALES = (0.526, 0.588, 1.0, 1.7, 1.9)  # factors of the image's side
+# In the order of the original's tables.
+METHODS: dict[str, Callable] = {"avg": np.mean, "sum": np.sum, "max": np.max, "min": np.min}
 
 
-METHODS = {
-    "avg": np.mean,
-    "sum": np.sum,
-    "max": np.max,
-    "min": np.min,
-}  # in the order of its tables
+def aggregate(descriptors: np.ndarray, method: str) -> np.ndarray:
+    """Aggregates descriptors, float32 (S, N, D) of S scales, to (N, D) by a method of METHODS.
 
-
-def aggregate(descriptors, method):
-    """float32 (S, N, D), one descriptor a scale -> (N, D), by an entry of METHODS; not normalised again, as in the report's code."""
+    As in the original's code, the result is not normalised again.
+    """
     return METHODS[method](np.asarray(descriptors, np.float32), axis=0).astype(np.float32)
