@@ -5,7 +5,6 @@ Accelerate connects them through torch.distributed (NCCL between GPUs, gloo betw
 that was started alone has the whole of every share, and the calls here cost nothing.
 """
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -86,8 +85,8 @@ class Share:
     index: int = 0
     count: int = 1
 
-    def of(self, rows: Sequence[Any]) -> Sequence[Any]:
-        """The rows index, index + count, ... of a sequence."""
+    def of(self, rows: Any) -> Any:
+        """The rows index, index + count, ... of a sequence or an array."""
         return rows[self.index :: self.count]
 
     def rand(self, *shape: int, generator: torch.Generator) -> torch.Tensor:

@@ -15,7 +15,13 @@ from vgeo.models.network import normalise
 LUMA = (0.299, 0.587, 0.114)
 
 
-def colour_matrices(brightness, contrast, saturation, hue, mean_luma):
+def colour_matrices(
+    brightness: torch.Tensor,
+    contrast: torch.Tensor,
+    saturation: torch.Tensor,
+    hue: torch.Tensor,
+    mean_luma: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The jitter of each image as one affine map of its colours.
 
     Brightness, contrast and saturation are torchvision's `ColorJitter` without its clamping in
@@ -59,10 +65,11 @@ def jitter(
     images : float (B, 3, H, W) in 0..1, and so the result.
     """
     b, sample = len(images), images[:, :, ::4, ::4]
-    factors = 1 + amount * (2 * share.rand(3, b, generator=generator) - 1)
+    light, contrast, colour = 1 + amount * (2 * share.rand(3, b, generator=generator) - 1)
     turn = hue * (2 * share.rand(1, b, generator=generator)[0] - 1)
     luma = torch.einsum("bchw,c->b", sample, torch.tensor(LUMA, device=images.device))
-    matrix, bias = colour_matrices(*factors, turn, (luma / sample[0, 0].numel()).cpu())
+    luma = luma / sample[0, 0].numel()
+    matrix, bias = colour_matrices(light, contrast, colour, turn, luma.cpu())
     matrix, bias = matrix.to(images.device), bias[:, :, None].to(images.device)
     return torch.baddbmm(bias, matrix, images.flatten(2)).view_as(images).clamp_(0, 1)
 
@@ -121,51 +128,53 @@ def original(
 def recoloured(
     images: torch.Tensor, generator: torch.Generator, share: Share = WHOLE
 ) -> torch.Tensor:
-    """The jitter of `original` without its crop: float (B, 3, H, W) in 0..1 -> normalised float32."""
+    """The jitter of `original` alone: float (B, 3, H, W) in 0..1 -> normalised float32."""
     return _normalised(jitter(images, generator, 0.7, 0.5, share))
 
 
-def strong(images, size, generator, strength=1.0):
-    """For the starting weights: beyond `original`, gamma, grey, lost resolution, sensor noise, occluders and a tilt.
+def strong(
+    images: torch.Tensor, size: int, generator: torch.Generator, strength: float = 1.0
+) -> torch.Tensor:
+    """The augmentation for starting weights.
 
-    strength in 0..1: 0 is a small crop and a slight jitter, 1 is everything.
+    Beyond `original` it has gamma, grey, lost resolution, sensor noise, occluders and a tilt.
+
+    Parameters
+    ----------
+    images : uint8 (B, 3, H, W).
+    strength : 0 is a small crop and a slight jitter, 1 is everything.
+
+    Returns
+    -------
+    views : normalised float32 (B, 3, size, size).
     """
     b, device = len(images), images.device
 
     def uniform(low, high, *shape):
         return (low + (high - low) * torch.rand(b, *shape, generator=generator)).to(device)
 
-    def some(share):
-        return (torch.rand(b, generator=generator) < share * strength).to(device)
+    def some(chance):
+        return (torch.rand(b, generator=generator) < chance * strength).to(device)
 
-    images = resized_crop(
-        images.float().div_(255),
-        size,
-        generator,
-        area=0.75 - 0.45 * strength,
-        tilt=0.04 + 0.08 * strength,
-    )
+    def mixed(chance, changed):
+        return torch.where(some(chance)[:, None, None, None], changed, images)
+
+    images, area, tilt = images.float().div_(255), 0.75 - 0.45 * strength, 0.04 + 0.08 * strength
+    images = resized_crop(images, size, generator, area=area, tilt=tilt)
     gamma = torch.exp(uniform(-0.8, 0.9, 1, 1, 1))
-    images = torch.where(some(0.5)[:, None, None, None], images.clamp(1e-3, 1) ** gamma, images)
+    images = mixed(0.5, images.clamp(1e-3, 1) ** gamma)
     images = jitter(images, generator, 0.25 + 0.45 * strength, 0.03 + 0.47 * strength**2)
-    grey = images.mean(1, keepdim=True).expand_as(images)
-    images = torch.where(some(0.25)[:, None, None, None], grey, images)
-    coarse = F.interpolate(
-        images, scale_factor=float(0.35 + 0.4 * torch.rand((), generator=generator)), mode="area"
-    )
-    coarse = F.interpolate(coarse, size=(size, size), mode="bilinear")
-    images = torch.where(some(0.25)[:, None, None, None], coarse, images)
+    images = mixed(0.25, images.mean(1, keepdim=True).expand_as(images))
+    factor = float(0.35 + 0.4 * torch.rand((), generator=generator))
+    coarse = F.interpolate(images, scale_factor=factor, mode="area")
+    images = mixed(0.25, F.interpolate(coarse, size=(size, size), mode="bilinear"))
     y, x = torch.arange(size, device=device)[:, None], torch.arange(size, device=device)[None]
-    for share in (0.5, 0.3):  # occluders: boxes of one colour
-        side, x0, y0 = (
-            uniform(0.1, 0.45, 2) * size,
-            uniform(-0.1, 0.95)[:, None, None] * size,
-            uniform(-0.1, 0.95)[:, None, None] * size,
-        )
-        box = (x >= x0) & (x < x0 + side[:, :1, None]) & (y >= y0) & (y < y0 + side[:, 1:, None])
-        images = torch.where(
-            (box & some(share)[:, None, None])[:, None], uniform(0, 1, 3)[:, :, None, None], images
-        )
+    for chance in (0.5, 0.3):  # occluders: boxes of one colour
+        width, height = (size * uniform(0.1, 0.45, 2)).T[..., None, None]
+        x0, y0 = (size * uniform(-0.1, 0.95)[:, None, None] for _ in range(2))
+        box = (x >= x0) & (x < x0 + width) & (y >= y0) & (y < y0 + height)
+        hidden = (box & some(chance)[:, None, None])[:, None]
+        images = torch.where(hidden, uniform(0, 1, 3)[:, :, None, None], images)
     noise = torch.randn(images.shape, generator=generator).to(device)
     images = images + noise * (some(0.6) * uniform(0, 0.09))[:, None, None, None]
     return _normalised(images.clamp(0, 1))

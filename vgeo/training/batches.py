@@ -29,7 +29,7 @@ def by_class(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def batches(
     labels: np.ndarray, batch_size: int, first: int, last: int, seed: int
 ) -> list[np.ndarray]:
-    """The rows of iterations first to last - 1: a batch has one random image of each of its classes.
+    """The rows of iterations first to last - 1: one random image of each of a batch's classes.
 
     A pass goes through the classes in a random order; the classes that do not fill a batch are left
     out of it. A batch depends on the seed and its number alone, so that a resumed training sees the

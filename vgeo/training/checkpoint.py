@@ -11,7 +11,7 @@ from vgeo.files import replacing
 
 
 class Checkpoint:
-    """The states of modules and optimizers and a few plain values, in one file that is replaced whole.
+    """The states of modules and optimizers and a few plain values, in one file replaced whole.
 
     Parameters
     ----------
@@ -41,9 +41,7 @@ class Checkpoint:
             for name, part in self.parts.items():
                 part.load_state_dict(saved["parts"][name])
             return saved["values"]
-        except (
-            Exception
-        ) as error:  # torch.load and load_state_dict name no types for what they can't take
+        except Exception as error:  # neither names types for what it can't take
             say(f"{self.path}: can't be used ({type(error).__name__}): starts this training again")
             self.path.unlink()
             for name, part in self.parts.items():
@@ -51,12 +49,12 @@ class Checkpoint:
             return {}
 
     def save(self, **values) -> None:
-        """Writes the parts' states and the values: numbers, strings, tensors, lists and dicts of them."""
+        """Writes the parts' states and values: numbers, str, tensors, lists and dicts of them."""
         parts = {name: part.state_dict() for name, part in self.parts.items()}
         with replacing(self.path) as temporary:
             torch.save({"parts": parts, "values": values}, temporary)
 
     def remove(self) -> None:
-        """Removes the file, and what a process that was killed while it saved has left beside it."""
+        """Removes the file, and what a process killed while it saved has left beside it."""
         for path in (self.path, *self.path.parent.glob(f".{self.path.name}.*.tmp")):
             path.unlink(missing_ok=True)

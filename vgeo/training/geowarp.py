@@ -1,4 +1,4 @@
-"""GeoWarp's training: pairs of views of one photo, mined pairs of photos of one place, and three losses.
+"""GeoWarp's training: two views of one photo, two photos of one place, and three losses.
 
 Berton et al., Viewpoint Invariant Dense Matching for Visual Geolocalization, ICCV 2021, and its
 public code; "the paper" below. Quadrilaterals are as in `vgeo.models.geowarp`.
@@ -135,7 +135,7 @@ def self_supervised_pairs(
 
 
 def feature_wise_loss(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Mean squared distance of the local features of two warped images, (B, C, GRID, GRID) each -> scalar.
+    """Mean squared distance of two warped images' local features, (B, C, GRID, GRID) -> scalar.
 
     The mean is over all numbers, channels too, as in the paper's code, whose weight of 10 belongs
     to it.
@@ -144,7 +144,7 @@ def feature_wise_loss(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def mirror(quadrilaterals: torch.Tensor) -> torch.Tensor:
-    """The same quadrilaterals (..., 4, 2) in horizontally flipped images: left and right corners swap."""
+    """The same quadrilaterals (..., 4, 2) in horizontally flipped images."""
     return quadrilaterals[..., [1, 0, 3, 2], :] * quadrilaterals.new_tensor([-1.0, 1.0])
 
 
@@ -172,7 +172,7 @@ def consistency_loss(regression, a, b, flipped_a, flipped_b) -> torch.Tensor:
 
 
 def mean_corner_error(predicted: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean Euclidean distance of the corners, (B, ..., 4, 2) both -> (B,), in units of half an image side."""
+    """Mean Euclidean distance of corners, (B, ..., 4, 2) both -> (B,), in half image sides."""
     return torch.linalg.vector_norm(predicted - targets, dim=-1).flatten(1).mean(1)
 
 
@@ -254,7 +254,7 @@ class WarpLoss(nn.Module):
         return total, {name: loss.detach() for name, loss in losses.items()}
 
     def _mined_losses(self, local, query, positive):
-        """Those of the two losses on pairs of photos, float (B, 3, H, W) each, that have a weight."""
+        """The losses, of those with a weight, on pairs of photos, float (B, 3, H, W) each."""
         losses, both = {}, torch.cat([query, positive])
         a, b = local(both).chunk(2)
         if self.settings.feature_wise_weight:
@@ -288,7 +288,7 @@ class GeoWarp:
         return self.settings.alone if self.settings.stages[backbone] <= TRUNK else None
 
     def prepare(self, model, classes: Classes, size: int, seed: int, step: Step) -> WarpLoss:
-        """A regression at its start, and the pairs that the model's descriptors choose for its losses."""
+        """A regression at its start, with the pairs that the model's descriptors choose."""
         s, pairs = self.settings, None
         if s.feature_wise_weight or s.consistency_weight:
             recipe = {

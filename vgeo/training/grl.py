@@ -17,21 +17,21 @@ from vgeo.training.technique import Step
 
 @dataclass(frozen=True)
 class Settings:
-    """weight: of the discriminator's cross-entropy in the loss. learning_rate: Adam's, of its layers."""
+    """The weight of the discriminator's cross-entropy, and Adam's rate for its layers."""
 
     weight: float = 0.3
     learning_rate: float = 1e-5
 
 
 class DomainLoss(nn.Module):
-    """A discriminator behind a gradient reversal; the two domains are training images and night photos."""
+    """A discriminator behind a gradient reversal: training images or night photos?"""
 
     def __init__(self, channels: int, weight: float):
         super().__init__()
         self.discriminator, self.weight = Discriminator(channels), weight
 
     def loss(self, model, source, target, iteration):
-        """The weighted cross-entropy of telling `source` from `target`, feature maps (B, C, h, w) each.
+        """The weighted cross-entropy of telling `source` from `target`, maps (B, C, h, w) each.
 
         The log gets the cross-entropy and the share of images whose domain was told right.
         """

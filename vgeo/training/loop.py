@@ -1,4 +1,4 @@
-"""The training loop, and the two trainings of the study: an extractor, or layers beside a frozen one.
+"""The training loop, and two trainings: an extractor, or layers beside a frozen one.
 
 `run` trains any `Task`: the study's pre-training of starting weights is a third user. torchrun
 starts several processes; each takes its `device.share()` of every batch, and
@@ -8,7 +8,7 @@ DistributedDataParallel averages their gradients.
 import csv
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import repeat
 from pathlib import Path
@@ -63,7 +63,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Pace:
-    """How often a training reports: iterations averaged in a row of the log, seconds between checkpoints.
+    """How often a training reports: iterations in a row of the log, seconds between checkpoints.
 
     A checkpoint is written after a row only, so that no average is split by a stop.
     """
@@ -95,7 +95,7 @@ class Task:
     """
 
     step: nn.Module
-    optimizers: list[torch.optim.Optimizer]
+    optimizers: Sequence[torch.optim.Optimizer]
     batches: Callable[[int], Iterable[tuple]]
     iterations: int
     epoch: int
@@ -143,9 +143,8 @@ def run(task: Task, checkpoint: Path, label: str, pace: Pace = Pace()) -> tuple[
         total=task.iterations, initial=first, desc=label, unit=" iterations", disable=not is_first()
     )
     with progress as bar:
-        for iteration, batch in zip(
-            range(first, task.iterations), task.batches(first), strict=False
-        ):
+        numbered = zip(range(first, task.iterations), task.batches(first), strict=False)
+        for iteration, batch in numbered:
             # each iteration has random numbers of its own: a resumed run needs no generator's state
             torch.manual_seed(iteration_seed(seed, iteration))
             with autocast(device(), task.precision):
@@ -162,9 +161,7 @@ def run(task: Task, checkpoint: Path, label: str, pace: Pace = Pace()) -> tuple[
             if ended or done % pace.log_every == 0:
                 row = {"iteration": done, **_means(numbers)}
                 if not all(map(math.isfinite, row.values())):
-                    raise VgeoError(
-                        f"{label}: not finite at iteration {done}: {row}: {task.advice}"
-                    )
+                    raise VgeoError(f"{label}: a number is not finite, {row}: {task.advice}")
                 seconds = time.perf_counter() - clock
                 if task.images:
                     row["images_per_second"] = round(len(numbers) * task.images / seconds, 1)
@@ -208,7 +205,7 @@ def _share_buffers(step: nn.Module) -> None:
 
 
 def _means(numbers: list[dict]) -> dict:
-    """The mean of each number over iterations and processes, rounded to 5 digits after the point."""
+    """The mean of each number over iterations and processes, rounded to 5 decimals."""
     means = {}
     for name in numbers[0]:
         mean = torch.stack([each[name] for each in numbers]).mean()
@@ -217,7 +214,7 @@ def _means(numbers: list[dict]) -> dict:
 
 
 class _Extraction(nn.Module):
-    """A step of CosPlace: the loss of a batch's classification, and a technique's where there is one."""
+    """A step of CosPlace: the loss of a batch's classification, and a technique's if any."""
 
     def __init__(self, model, classifier, extra):
         super().__init__()
@@ -272,7 +269,7 @@ def train_extractor(
     own, where = share(), device()
     torch.manual_seed(recipe.seed)
     model = load_weights(build(recipe.backbone), start)
-    model = model.to(where, memory_format=torch.channels_last)
+    model = model.to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     freeze(model)
     labels, iterations = classes.labels, recipe.epochs * recipe.iterations
     classifier = AngularMarginLoss(DIM, classes.count, MARGINS[recipe.margin])
@@ -283,6 +280,7 @@ def train_extractor(
         torch.optim.Adam(classifier.parameters(), lr=recipe.lr_classifier),
     ]
     if extra is not None:
+        assert extra_rate is not None
         optimizers.append(torch.optim.Adam(extra.parameters(), lr=extra_rate))
     rows = batches(labels, recipe.batch_size, 0, iterations, recipe.seed)
     own.check(len(rows[0]), "batches of")

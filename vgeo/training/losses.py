@@ -12,7 +12,7 @@ from vgeo.errors import VgeoError
 
 @dataclass(frozen=True)
 class Margin:
-    """The true class's logit is s (cos(m1 theta + m2) - m3), any other's s cos(theta); m2 in radians.
+    """The true class's logit is s (cos(m1 theta + m2) - m3), others' s cos(theta); m2 in radians.
 
     References
     ----------
@@ -46,15 +46,16 @@ def angle(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     near 0 and pi, and its gradient is finite there.
 
     References
-    ---------- Kahan, How Futile are Mindless Assessments of Roundoff in Floating-Point
-    Computation?, section 12.
+    ----------
+    Kahan, How Futile are Mindless Assessments of Roundoff in Floating-Point Computation?,
+    section 12.
     """
     apart, along = (torch.linalg.vector_norm(each, dim=-1) for each in (a - b, a + b))
     return 2 * torch.atan2(apart, along)
 
 
 def psi(theta: torch.Tensor, margin: Margin) -> torch.Tensor:
-    """The true class's score for an angle in [0, pi], of any shape: cos(m1 theta + m2) - m3, made monotonic.
+    """The true class's score for angles in [0, pi]: cos(m1 theta + m2) - m3, made monotonic.
 
     The extension is (-1)^k cos(phi) - 2k with k = floor(phi / pi), phi = m1 theta + m2. Without it
     the score rises again once phi passes pi, and a descriptor opposite to its class is pushed
@@ -70,7 +71,7 @@ def psi(theta: torch.Tensor, margin: Margin) -> torch.Tensor:
 
 
 class AngularMarginLoss(nn.Module):
-    """Softmax cross-entropy over the cosines to one learned vector a class, with a margin on the true class.
+    """Softmax cross-entropy over cosines to one vector a class, with a margin on the true class.
 
     `weight`, (classes, dim), is the classifier of the training. It has its own optimizer and is
     dropped after the training.
@@ -93,7 +94,7 @@ class AngularMarginLoss(nn.Module):
         nn.init.xavier_uniform_(self.weight)
 
     def forward(self, descriptors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Descriptors (B, dim) of any floating type, labels (B,) int64 in [0, classes) -> scalar mean.
+        """Descriptors (B, dim) of any floating type, labels (B,) int64 -> scalar mean.
 
         Computed in float32, or in float64 when given float64, whatever autocast says: bfloat16
         knows a logit near 64 only to 0.25.

@@ -24,8 +24,8 @@ from torch import nn
 from vgeo.photos.places import Classes
 from vgeo.photos.tables import Photos
 
-# step(kind, label, recipe, make, code, together=True): the folder that make(folder) fills, made once
-# for a recipe (a dict of JSON values) and the source of the modules named in `code`.
+# step(kind, label, recipe, make, code, together=True): the folder that make(folder) fills. It is
+# made once for a recipe (a dict of JSON values) and the source of the modules named in `code`.
 Step = Callable[..., Path]
 
 
@@ -45,10 +45,10 @@ class Technique(Protocol):
 
     @property
     def target(self) -> Photos | None:
-        """The photos of a second domain that pass through the network in the same batch, or None."""
+        """The photos of a second domain that pass in the same batch, or None."""
 
     def recipe(self) -> dict:
-        """What the trained weights depend on beside the photos, the start and the code: JSON values."""
+        """What the weights depend on beside photos, start and code: JSON values."""
 
     def alone(self, backbone: str) -> int | None:
         """For how many iterations the layers are trained beside a finished extractor.
