@@ -94,7 +94,8 @@ def write_map(
         percent = None if math.isnan(chance) else round(100 * chance)
         place = {"id": f"q{i + 1}", "lat": row["lat"], "lon": row["lon"], "percent": percent}
         place |= photo(row["file"]) | dict(zip("xy", points[i].tolist()))
-        places.append(place | {"matches": matches})
+        ends = " ".join(f"{match['x']} {match['y']}" for match in matches)
+        places.append(place | {"matches": matches, "ends": ends})
     environment = Environment(
         loader=PackageLoader("vgeo.locate"),
         autoescape=True,

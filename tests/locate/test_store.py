@@ -1,0 +1,69 @@
+"""The store keeps what it was given, and knows a photo by its content's size, time and path."""
+
+import os
+
+import numpy as np
+import pytest
+
+from vgeo.locate.store import Store, photo_key, user_cache
+from vgeo.models.geowarp import GRID
+
+
+def numbers(count, seed=0):
+    random = np.random.default_rng(seed)
+    descriptors = random.standard_normal((count, 8)).astype(np.float32)
+    return descriptors, random.standard_normal((count, 3, GRID, GRID)).astype(np.float16)
+
+
+def test_what_is_put_is_got_by_another_store(tmp_path):
+    descriptors, local = numbers(5)
+    keys = [bytes([row]) * 32 for row in range(5)]
+    store = Store(tmp_path / "new" / "folder" / "a.sqlite")
+    assert keys[0] not in store
+    store.put(keys[:3], descriptors[:3], local[:3])
+    store.put(keys[2:], descriptors[2:], local[2:])  # the third once more
+    again = Store(store.path)
+    assert all(key in again for key in keys) and bytes(32 * [9]) not in again
+    order = [3, 0, 0, 4]
+    chosen = [keys[row] for row in order]
+    np.testing.assert_array_equal(again.descriptors(chosen), descriptors[order])
+    np.testing.assert_array_equal(again.local(chosen), local[order])
+    assert again.descriptors(chosen).dtype == np.float32 and again.local(chosen).dtype == np.float16
+
+
+def test_a_failed_put_leaves_nothing(tmp_path):
+    store, (descriptors, local) = Store(tmp_path / "a.sqlite"), numbers(2)
+    with pytest.raises(AttributeError):
+        store.put([b"a", b"b"], [descriptors[0], None], local)
+    assert b"a" not in store
+
+
+def test_a_key_changes_with_the_photo(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"one")
+    os.utime(path, ns=(1, 1))
+    key = photo_key(path)
+    os.symlink(path, tmp_path / "link.jpg")
+    assert photo_key(str(path)) == photo_key(tmp_path / "link.jpg") == key and len(key) == 32
+    os.utime(path, ns=(1, 2))
+    later = photo_key(path)
+    path.write_bytes(b"longer")
+    os.utime(path, ns=(1, 1))
+    (tmp_path / "b.jpg").write_bytes(b"one")
+    os.utime(tmp_path / "b.jpg", ns=(1, 1))
+    assert len({key, later, photo_key(path), photo_key(tmp_path / "b.jpg")}) == 4
+
+
+def test_a_damaged_file_is_named(tmp_path, refused):
+    path = tmp_path / "a.sqlite"
+    path.write_bytes(b"no database" * 1000)
+    refused(lambda: Store(path), path, "remove the file to describe all photos again")
+    (tmp_path / "file").write_text("")
+    refused(lambda: Store(tmp_path / "file" / "a.sqlite"), "make its folder writable")
+
+
+def test_the_cache_folder(cache_home, monkeypatch):
+    assert user_cache() == cache_home / "vgeo" / "described"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert str(user_cache()) == "/home/somebody/.cache/vgeo/described"
