@@ -1,72 +1,84 @@
-"""TODO: photos.images."""
+"""Photos as tensors: one decoded photo, batches of them, and a quick check of many files."""
 
 import os
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from vgeo.device import WHOLE
+from vgeo.device import WHOLE, Share
 from vgeo.errors import VgeoError, result
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+AHEAD = 3  # batches that are decoded before they are asked for
+FilePath = str | os.PathLike[str]
 
 
 def image_paths(folder: str) -> list[str]:
-    """The image files at any depth below `folder`, sorted."""
+    """The image files at any depth below `folder`, sorted, but for names that begin with a dot.
 
-    def unreadable(error):
-        raise VgeoError(
-            f"{error.filename}: can't be listed ({error.strerror}): correct its permissions or remove it"
-        )
+    Raises
+    ------
+    VgeoError : a folder can't be listed, or a link leads back to a folder that it lies in.
+    """
+
+    def stop(error: OSError) -> None:
+        raise unlistable(error)
 
     paths = []
-    for where, below, names in os.walk(folder, onerror=unreadable, followlinks=True):
-        for link in filter(os.path.islink, (os.path.join(where, name) for name in below)):
-            if f"{os.path.realpath(where)}/".startswith(f"{os.path.realpath(link)}/"):
+    for parent, folders, names in os.walk(folder, onerror=stop, followlinks=True):
+        for link in filter(os.path.islink, (os.path.join(parent, name) for name in folders)):
+            if f"{os.path.realpath(parent)}/".startswith(f"{os.path.realpath(link)}/"):
                 raise VgeoError(f"{link}: leads back to a folder that it lies in: remove the link")
-        paths += [
-            os.path.join(where, name)
-            for name in names
-            if name.lower().endswith(SUFFIXES) and name[0] != "."
-        ]  # "._x.jpg": what macOS leaves beside x.jpg
+        images = (name for name in names if name.lower().endswith(SUFFIXES) and name[0] != ".")
+        paths += [os.path.join(parent, name) for name in images]
     return sorted(paths)
 
 
-def one_line(error) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def unlistable(error: OSError) -> VgeoError:
+    """The VgeoError for a folder whose files can't be listed."""
+    return VgeoError(
+        f"{error.filename}: can't be listed ({error.strerror}): correct its permissions or "
+        "remove it"
+    )
 
 
-def load_image(path, size: int | tuple[int, int] | None = None) -> torch.Tensor:
-    """One photo as uint8 (3, H, W) RGB, 0 to 255, upright by its EXIF orientation.
+def load_image(path: FilePath, size: int | tuple[int, int] | None = None) -> torch.Tensor:
+    """One photo as uint8 (3, H, W), RGB, upright by its EXIF orientation.
 
-    size: resized to size x size or to (height, width), bilinear with antialiasing. Grey, palette, CMYK and 16-bit images become 8-bit RGB;
-    what is transparent becomes white. Raises VgeoError naming a file that is missing, empty, cut off, not an image,
-    or too large.
+    Grey, palette, CMYK and 16-bit images become 8-bit RGB. Transparent pixels become white.
+
+    Parameters
+    ----------
+    size : the side, or (height, width), that the photo is resized to, bilinear with antialiasing.
+
+    Raises
+    ------
+    VgeoError : the file is missing, empty, cut off, not an image, or has too many pixels.
     """
-    height, width = size if isinstance(size, tuple) else (size, size)
+    sides = (size, size) if isinstance(size, int) else size
     try:
-        with Image.open(path) as image:
-            if size:
-                side = 2 * max(height, width)  # both ways: what is drafted is not yet upright
-                image.draft("RGB", (side, side))  # a JPEG decodes at 1/2 to 1/8, still 2 x size
-            image.load()
-            image = as_rgb(ImageOps.exif_transpose(image))
-        if size:
-            image = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+        with Image.open(path) as file:
+            if sides:  # a JPEG decodes faster at 1/2 to 1/8, here to twice the size or more
+                most = 2 * max(sides)  # both ways, because the photo is not yet upright
+                file.draft("RGB", (most, most))
+            file.load()
+            image = _as_rgb(ImageOps.exif_transpose(file))
+        if sides:
+            image = image.resize(sides[::-1], Image.Resampling.BILINEAR, reducing_gap=2.0)
     except Exception as error:  # Pillow raises almost anything on damaged bytes
         raise unreadable_image(path, error) from error
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
-def as_rgb(image: Image.Image) -> Image.Image:
+def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
-        image = Image.fromarray(
-            ((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8)
-        )
+        pixels = (np.asarray(image).astype(np.uint32) + 128) // 257
+        image = Image.fromarray(pixels.astype(np.uint8))
     if image.mode in ("I", "F"):
         raise ValueError("32-bit pixels have no known white")
     if image.has_transparency_data:
@@ -74,112 +86,127 @@ def as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def unreadable_image(path, error) -> VgeoError:
+def image_shape(path: FilePath) -> tuple[int, int]:
+    """(height, width) of what `load_image` will return, read from the header alone."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # 5 to 8 swap the sides
+    except Exception as error:  # as in load_image
+        raise unreadable_image(path, error) from error
+    return (width, height) if turned else (height, width)
+
+
+def unreadable_image(path: FilePath, error: Exception) -> VgeoError:
+    """The VgeoError for an image file that raised `error` when it was read."""
     if isinstance(error, FileNotFoundError):
-        return VgeoError(f"{path}: there is no such image: correct the path")
-    if os.path.isfile(path) and os.path.getsize(path) == 0:
-        return VgeoError(f"{path}: is empty (0 bytes): copy it again or remove it")
-    if isinstance(error, UnidentifiedImageError):
-        return VgeoError(
-            f"{path}: is not an image that Pillow can read: save it as JPEG or PNG, or remove it"
+        reason = "there is no such image: correct the path"
+    elif os.path.isfile(path) and os.path.getsize(path) == 0:
+        reason = "is empty (0 bytes): copy it again or remove it"
+    elif isinstance(error, UnidentifiedImageError):
+        reason = "is not an image that Pillow can read: save it as JPEG or PNG, or remove it"
+    elif isinstance(error, Image.DecompressionBombError):
+        reason = f"has too many pixels ({one_line(error)}): save it smaller or remove it"
+    else:
+        reason = (
+            f"can't be decoded ({one_line(error)}): copy it again, save it as 8-bit RGB, or "
+            "remove it"
         )
-    if isinstance(error, Image.DecompressionBombError):
-        return VgeoError(
-            f"{path}: has too many pixels ({one_line(error)}): save it smaller or remove it"
-        )
-    return VgeoError(
-        f"{path}: can't be decoded ({one_line(error)}): copy it again, save it as 8-bit RGB, or remove it"
-    )
+    return VgeoError(f"{path}: {reason}")
 
 
-def check_images(paths) -> None:
-    """Raises one VgeoError that counts the unreadable images and names the first; quick, for the start of long work.
+def one_line(error: Exception) -> str:
+    """The error's message in one line, its type where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
 
-    A file that starts and ends as a JPEG or PNG does is taken as whole, since one that was cut off has lost its end;
-    any other is decoded. Damage between a right start and a right end is left to `load_image`.
+
+def check_images(paths: Iterable[FilePath]) -> None:
+    """Raises one VgeoError that counts the unreadable images and names the first.
+
+    It is quick, for the start of long work. A file that begins and ends as a JPEG or PNG does is
+    taken as whole, because a file that was cut off has lost its end. Any other file is decoded.
+    Damage between a right beginning and a right end is left to `load_image`.
     """
     paths = list(paths)
-
-    def problem(path):
-        try:
-            with open(path, "rb") as file:
-                start = file.read(4)
-                file.seek(-4, os.SEEK_END)
-                end = file.read()
-            if (start[:3], end[2:]) == (b"\xff\xd8\xff", b"\xff\xd9") or (start, end) == (
-                b"\x89PNG",
-                b"\xaeB`\x82",
-            ):
-                return None
-            load_image(path)
-        except VgeoError as error:
-            return error
-        except OSError as error:
-            return unreadable_image(path, error)
-
     with ThreadPoolExecutor() as pool:
-        problems = [error for error in pool.map(problem, paths) if error]
+        problems = [error for error in pool.map(_problem, paths) if error]
     if problems:
         raise VgeoError(f"{problems[0]} ({len(problems)} of {len(paths)} images can't be read)")
 
 
+def _problem(path: FilePath) -> VgeoError | None:
+    """Why an image can't be read, None where `check_images` takes it."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(4)
+            file.seek(-4, os.SEEK_END)
+            end = file.read()
+        jpeg = start[:3] == b"\xff\xd8\xff" and end[2:] == b"\xff\xd9"
+        png = start == b"\x89PNG" and end == b"\xaeB`\x82"
+        if not (jpeg or png):
+            load_image(path)
+    except VgeoError as error:
+        return error
+    except OSError as error:
+        return unreadable_image(path, error)
+    return None
+
+
 def load_batches(
-    paths,
+    paths: Iterable[FilePath],
     batch_size: int,
     size: int | None,
     workers: int | None = None,
     scale: float = 1.0,
-    part=WHOLE,
+    share: Share = WHOLE,
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-    """Yields `(indices, images)`: int64 (B,) places in `paths` and uint8 (B, 3, H, W), each as `load_image` gives it.
+    """Yields batches of photos, decoded by threads up to AHEAD batches before they are asked for.
 
-    With a size, the batches are `paths` in order. With size None each batch holds images of one height and width, their
-    own times `scale`, and the sizes follow each other in the order of their first images. workers: threads, by default one a core; they
-    decode up to three batches ahead of the consumer and end when it stops. part: of the batches, for one of several processes. Raises
-    `load_image`'s errors.
+    With a size, the batches are the photos in the order of `paths`. Without one, the photos of a
+    batch have one height and width, and sizes follow each other in the order of their first photos.
+
+    Parameters
+    ----------
+    size : the side that photos are resized to, None for each photo's own size times `scale`.
+    workers : threads, by default one for each core. They end when the consumer stops.
+    share : which of the batches to yield, where several processes divide them.
+
+    Yields
+    ------
+    rows : int64 (B,), the photos' places in `paths`.
+    images : uint8 (B, 3, H, W), see `load_image`.
+
+    Raises
+    ------
+    VgeoError : as `load_image` does.
     """
-    paths, ahead = list(paths), deque()
+    paths = list(paths)
+    ahead: deque[tuple[list[int], list[Future[torch.Tensor]]]] = deque()
     pool = ThreadPoolExecutor(workers or os.cpu_count())
 
-    def next_batch():
-        batch, images = ahead.popleft()
-        return batch, torch.stack(
-            [result(image, paths[index]) for index, image in zip(batch, images)]
-        )
+    def decoded() -> tuple[np.ndarray, torch.Tensor]:
+        rows, futures = ahead.popleft()
+        images = [result(future, paths[row]) for future, row in zip(futures, rows, strict=True)]
+        return np.array(rows), torch.stack(images)
+
+    def scaled(height: int, width: int) -> tuple[int, int] | None:
+        return None if scale == 1 else (round(height * scale), round(width * scale))
 
     try:
-        groups = {}
-        for index, shape in enumerate(
-            [size] * len(paths) if size else pool.map(image_shape, paths)
-        ):
-            groups.setdefault(shape, []).append(index)
+        groups: dict[Any, list[int]] = {}
+        for row, shape in enumerate([size] * len(paths) if size else pool.map(image_shape, paths)):
+            groups.setdefault(shape, []).append(row)
         batches = [
-            (shape, group[start : start + batch_size])
+            (size or scaled(*shape), group[start : start + batch_size])
             for shape, group in groups.items()
             for start in range(0, len(group), batch_size)
         ]
-        for shape, batch in part.of(batches):
-            target = size or (None if scale == 1 else tuple(round(side * scale) for side in shape))
-            ahead.append(
-                (
-                    np.array(batch),
-                    [pool.submit(load_image, paths[index], target) for index in batch],
-                )
-            )
-            if len(ahead) > 3:
-                yield next_batch()
+        for target, rows in share.of(batches):
+            images = [pool.submit(load_image, paths[row], target) for row in rows]
+            ahead.append((rows, images))
+            if len(ahead) > AHEAD:
+                yield decoded()
         while ahead:
-            yield next_batch()
+            yield decoded()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def image_shape(path) -> tuple[int, int]:
-    """(height, width) as `load_image` will return it, from the header alone."""
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the sides
-    except Exception as error:  # as in load_image
-        raise unreadable_image(path, error) from error
-    return (width, height) if turned else (height, width)

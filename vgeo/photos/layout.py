@@ -1,113 +1,111 @@
-"""Where the parts of the data sets lie in the folders that people have, and whether all are there."""
+"""Where the parts of the data sets lie in a folder, and whether all of them are there."""
 
 from pathlib import Path
+from typing import Any
 
 from vgeo.errors import VgeoError
+from vgeo.photos.images import FilePath
 from vgeo.photos.places import cosplace_classes
-from vgeo.photos.tables import read_images
+from vgeo.photos.tables import read_photos
 
-# names that copies of a data set's folder have: CosPlace's subset of SF-XL is called small
+# The names that copies of a data set's folder have. CosPlace calls its copy of sf-xs "small".
 FOLDERS = {
     "sf-xs": ("sf-xs", "sf_xs", "small"),
     "tokyo-xs": ("tokyo-xs", "tokyo_xs"),
     "tokyo-night": ("tokyo-night", "tokyo_night"),
 }
+ENDS = {None: ("",), "queries": ("queries_v1", "queries"), "database": ("database",)}
+NIGHT_TARGET = "night_target"  # a folder of a few night photos, which gradient reversal trains on
 
+Part = tuple[str, ...] | tuple[str, str, None]
+Counts = dict[Part | str, int]
 
-QUERIES = ("queries_v1", "queries")
-
-
-NIGHT_TARGET = "night_target"  # a few night photos, which gradient reversal trains on
-
-
-# data set, split and kind of every part; tokyo-night is looked up in tokyo-xs's database where it has none of its own
+# The data set, split and kind of every part.
 PARTS = (
     ("sf-xs", "train", None),
-    *(
-        (*part, kind)
-        for part in (
-            ("sf-xs", "val"),
-            ("sf-xs", "test"),
-            ("tokyo-xs", "test"),
-            ("tokyo-night", "test"),
-        )
-        for kind in ("database", "queries")
-    ),
+    ("sf-xs", "val", "database"),
+    ("sf-xs", "val", "queries"),
+    ("sf-xs", "test", "database"),
+    ("sf-xs", "test", "queries"),
+    ("tokyo-xs", "test", "database"),
+    ("tokyo-xs", "test", "queries"),
+    ("tokyo-night", "test", "database"),
+    ("tokyo-night", "test", "queries"),
 )
-
+# Without a database of its own, tokyo-night is looked up in tokyo-xs's.
+OPTIONAL = ("tokyo-night", "test", "database")
 
 SOURCES = {
-    "sf-xs": "ask for SF-XL by the form that https://github.com/gmberton/CosPlace links; its folder small is sf-xs",
-    "tokyo-xs": "ask the authors of Tokyo 24/7 for the images; https://github.com/gmberton/VPR-datasets-downloader says how and renames them",
+    "sf-xs": "ask for SF-XL by the form that https://github.com/gmberton/CosPlace links; its "
+    "folder small is sf-xs",
+    "tokyo-xs": "ask the authors of Tokyo 24/7 for the images; "
+    "https://github.com/gmberton/VPR-datasets-downloader says how and renames them",
     "tokyo-night": "copy the night queries of tokyo-xs there",
+    NIGHT_TARGET: "a few photos taken at night, of other places than the queries'",
 }
 
 
-def find(top, dataset, split, kind=None):
-    """The folder of a part below `top`, or None. kind: None (the split's own), "queries" or "database".
+def find(top: FilePath, dataset: str, split: str, kind: str | None = None) -> Path | None:
+    """The folder of a part below `top`, None where it is missing.
 
-    Both `<data set>/<split>/...` and, as the VPR data sets downloader has it, `<data set>/images/<split>/...` are known.
+    It is `<data set>/<split>/<kind>` or, as the VPR data sets downloader has it,
+    `<data set>/images/<split>/<kind>`.
+
+    Parameters
+    ----------
+    kind : "queries", "database", or None for the split's own folder.
     """
-    last = {None: ("",), "queries": QUERIES, "database": ("database",)}[kind]
     places = (
         Path(top, name, middle, split, end)
         for name in FOLDERS[dataset]
         for middle in ("", "images")
-        for end in last
+        for end in ENDS[kind]
     )
     return next((place for place in places if place.is_dir()), None)
 
 
-def check(top, profile):
-    """One line a part, what is there and what is not, and whether all is as it should be; reads names, opens no image.
+def check(top: FilePath, counts: Counts | None, classes: Any) -> tuple[list[str], bool]:
+    """Compares the data sets below `top` with what they should be. It reads names, opens no image.
 
-    profile: its `counts`, {(data set, split, kind): images} and {"classes": of the training}, are what is compared with, where it has some.
+    Parameters
+    ----------
+    counts : the published {(data set, split, kind): images}, and {"classes": training classes}.
+        A part that is not in it may have any size.
+    classes : has cell, angle, n, l and min_images as attributes, see `cosplace_classes`.
+
+    Returns
+    -------
+    One line for each part, and whether all parts are there and as published.
     """
-    lines, complete, counts = [], True, profile.counts or {}
-    places = {
-        part: (find(top, *part), Path(top, part[0], part[1], part[2] or ""), SOURCES[part[0]])
-        for part in PARTS
-    }
-    night = Path(top, NIGHT_TARGET)
-    places[NIGHT_TARGET,] = (
-        night if night.is_dir() else None,
-        night,
-        "a few photos taken at night, of other places than the queries'",
-    )
-    for part, (folder, place, source) in places.items():
-        name = " ".join(filter(None, part))
-        if folder is None and part == ("tokyo-night", "test", "database"):
-            lines.append(f"{name}: that of tokyo-xs")
-            continue
-        if folder is None:
-            lines.append(f"{name}: missing: put it in {place}; {source}")
-            complete = False
-            continue
-        try:
-            table = read_images(folder, f"{name} images")
-            found = {part: (len(table), "images")}
-            if part[1:2] == ("train",):
-                classes = cosplace_classes(
-                    table, profile.cell, profile.angle, profile.n, profile.l, profile.min_images
-                ).attrs["classes"]
-                found["classes"] = (classes, "classes")
-        except VgeoError as error:
-            lines.append(f"{name}: {error}")
-            complete = False
-            continue
-        complete &= all(number == counts.get(key, number) for key, (number, _) in found.items())
-        lines.append(
-            f"{name}: "
-            + ", ".join(
-                f"{number:,} {what}{_against(number, counts.get(key))}"
-                for key, (number, what) in found.items()
-            )
-            + f", in {folder}"
-        )
+    lines, complete = [], True
+    for part in (*PARTS, (NIGHT_TARGET,)):
+        night = Path(top, NIGHT_TARGET)
+        folder = find(top, *part) if len(part) > 1 else night if night.is_dir() else None
+        if folder is None and part == OPTIONAL:
+            line, good = "that of tokyo-xs", True
+        elif folder is None:
+            place = Path(top, *filter(None, part))
+            line, good = f"missing: put it in {place}; {SOURCES[part[0]]}", False
+        else:
+            line, good = _contents(folder, part, counts or {}, classes)
+        lines.append(f"{' '.join(filter(None, part))}: {line}")
+        complete &= good
     return lines, complete
 
 
-def _against(found, expected):
-    if expected is None:
-        return ""
-    return " as published" if found == expected else f" where {expected:,} are published"
+def _contents(folder: Path, part: Part, counts: Counts, classes: Any) -> tuple[str, bool]:
+    """What the folder of a part holds, in words, and whether that is as published."""
+    try:
+        photos = read_photos(folder, f"{' '.join(filter(None, part))} images")
+        numbers = {"images": (len(photos), counts.get(part))}
+        if part == ("sf-xs", "train", None):
+            count = cosplace_classes(photos, **vars(classes)).count
+            numbers["classes"] = (count, counts.get("classes"))
+    except VgeoError as error:
+        return str(error), False
+    words = []
+    for noun, (number, published) in numbers.items():
+        differs = f" where {published:,} are published" if published else ""
+        words.append(f"{number:,} {noun}" + (" as published" if number == published else differs))
+    good = all(published in (None, number) for number, published in numbers.values())
+    return f"{', '.join(words)}, in {folder}", good

@@ -1,21 +1,28 @@
-"""What photos show: classes of places to train on, and queries with the database photos that are right for them."""
+"""Classes of places to train on, and queries with the database photos that are right for them."""
 
 import hashlib
 import os
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from vgeo.errors import VgeoError
+from vgeo.photos.images import FilePath
 from vgeo.photos.names import zone_name
 from vgeo.photos.tables import Photos, read_photos
 
+Rows = npt.NDArray[np.int64]
 
-def positives(queries: Photos, database: Photos, radius: float = 25.0) -> list[np.ndarray]:
-    """For each query the sorted int64 rows of the database within `radius` metres of it, the radius included."""
-    found = cKDTree(database.xy).query_ball_point(queries.xy, radius, return_sorted=True)
-    return [np.array(rows, np.int64) for rows in found]
+
+def positives(queries: Photos, database: Photos, radius: float = 25.0) -> list[Rows]:
+    """For each query the sorted rows, int64, of the database photos within `radius` metres of it.
+
+    A photo at exactly `radius` is within.
+    """
+    near = cKDTree(database.xy).query_ball_point(queries.xy, radius, return_sorted=True)
+    return [np.array(rows, np.int64) for rows in near]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +37,7 @@ class Classes:
     """
 
     photos: Photos
-    labels: np.ndarray
+    labels: Rows
     group: tuple[int, int, int]
 
     @property
@@ -52,10 +59,11 @@ def cosplace_classes(
 ) -> Classes:
     """The photos of the CosPlace group with most classes, in the photos' order.
 
-    A class is (floor(east / cell), floor(north / cell), floor(heading / angle)); classes of fewer than `min_images`
-    photos are dropped. A group holds the classes of equal (east index mod n, north index mod n, heading index mod l),
-    so that two of its classes lie at least (n - 1) * cell metres or (l - 1) * angle degrees apart (where angle * l
-    divides 360). Of equally large groups the lowest is taken.
+    A class is (floor(east / cell), floor(north / cell), floor(heading / angle)). Classes of fewer
+    than `min_images` photos are dropped. A group holds the classes of equal (east index mod n,
+    north index mod n, heading index mod l). Two of its classes lie at least (n - 1) * cell metres
+    or, where angle * l divides 360, (l - 1) * angle degrees apart. Of equally large groups the
+    lowest is taken.
 
     Parameters
     ----------
@@ -68,7 +76,8 @@ def cosplace_classes(
 
     References
     ----------
-    Berton et al., Rethinking Visual Geo-localization for Large-Scale Applications, CVPR 2022, section 3.
+    Berton et al., Rethinking Visual Geo-localization for Large-Scale Applications, CVPR 2022,
+    section 3.
     """
     if not (cell > 0 and angle > 0 and n >= 1 and l >= 1):
         raise VgeoError(
@@ -87,8 +96,9 @@ def cosplace_classes(
     of_image, large = of_image.ravel(), count >= min_images
     if not large.any():
         raise VgeoError(
-            f"{photos.root}: no class has {min_images} images (the largest {count.max(initial=0)}): "
-            f"lower min_images, widen cell ({cell:g} m) or angle ({angle:g}), or add images"
+            f"{photos.root}: no class has {min_images} images (the largest has "
+            f"{count.max(initial=0)}): lower min_images, widen cell ({cell:g} m) or angle "
+            f"({angle:g}), or add images"
         )
     groups, of_class, sizes = np.unique(
         classes[large] % [n, n, l], axis=0, return_inverse=True, return_counts=True
@@ -103,7 +113,14 @@ def cosplace_classes(
 
 @dataclass(frozen=True)
 class Identity:
-    """What a result was measured on. files: sha256 of the sorted file names, relative to their folders."""
+    """What a result was measured on.
+
+    Attributes
+    ----------
+    queries, database : how many photos.
+    no_positive : how many queries have no right answer.
+    files : SHA-256 of the sorted file names, relative to their folders.
+    """
 
     name: str
     queries: int
@@ -124,19 +141,20 @@ class Dataset:
 
     Attributes
     ----------
-    positives : for each query the database rows that are right (see `positives`).
-    whole, rows : where the queries are some of another data set's, looked up in the same database: that data set, and
-        int64 (Q,), the rows of its queries. None otherwise.
+    positives : for each query the database rows that are right, see `positives`.
+    whole : the data set that this one is a part of: its queries are some of `whole`'s, looked up in
+        the same database. None where it is no part.
+    rows : int64 (Q,), the queries' rows in `whole`. None where it is no part.
     """
 
     name: str
     queries: Photos
     database: Photos
-    positives: list[np.ndarray]
+    positives: list[Rows]
     whole: "Dataset | None" = None
-    rows: np.ndarray | None = None
+    rows: Rows | None = None
 
-    def part(self, name: str, rows: np.ndarray) -> "Dataset":
+    def part(self, name: str, rows: Rows) -> "Dataset":
         """The data set of some of the queries, by their rows."""
         right = [self.positives[row] for row in rows]
         return Dataset(name, self.queries.take(rows), self.database, right, self, rows)
@@ -169,13 +187,16 @@ def pair_up(name: str, queries: Photos, database: Photos, radius: float = 25.0) 
     if not any(map(len, right)):
         nearest = cKDTree(database.xy).query(queries.xy)[0].min()
         raise VgeoError(
-            f"{name}: no query in {queries.root} has an image of {database.root} within {radius:g} m "
-            f"(nearest: {nearest:.0f} m away): check that both folders show the same streets"
+            f"{name}: no query in {queries.root} has an image of {database.root} within "
+            f"{radius:g} m (nearest: {nearest:.0f} m away): check that both folders show the same "
+            "streets"
         )
     return Dataset(name, queries, database, right)
 
 
-def open_dataset(name: str, queries_source, database_source, radius: float = 25.0) -> Dataset:
-    """The Dataset of two sources, each as `read_photos` takes it, with its errors and those of `pair_up`."""
+def open_dataset(
+    name: str, queries_source: FilePath, database_source: FilePath, radius: float = 25.0
+) -> Dataset:
+    """`pair_up` of two sources that `read_photos` takes, with the errors of both."""
     queries = read_photos(queries_source, "queries")
     return pair_up(name, queries, read_photos(database_source, "database images"), radius)
