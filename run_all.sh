@@ -55,7 +55,7 @@ find_python() {
 # Runs one command of the set-up and shows what it prints. Ends with one line for the usual reasons of a failure.
 run() {
     local said
-    if said=$("$@" 2>&1 | tee -a /dev/stderr); then return; fi
+    if said=$("$@" 2>&1 | awk '{ print; print > "/dev/stderr"; fflush() }'); then return; fi
     case $said in
         *"o space left"* | *"isk quota"* | *"os error 28)"*)
             die "a disk is full (of $venv, of the installer's cache or of ${TMPDIR:-/tmp}): free 8 GB, then call again" ;;

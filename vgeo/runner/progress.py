@@ -1,43 +1,71 @@
-"""TODO: runner.progress."""
+"""Shows on the terminal what a notebook is doing while it runs."""
 
+import os
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from vgeo.errors import printable
+from vgeo.study.cache import read_journal
 
 
 class Passed:
-    """A file for what a notebook prints, that passes the lines of `errors.say` on."""
+    """A file for what a notebook prints: it passes the lines of `errors.say` on to the terminal."""
 
-    def write(self, text):
+    def write(self, text: str) -> None:
+        """Prints the lines that begin with "vgeo: "."""
         for line in text.splitlines():
             if line.startswith("vgeo: "):
                 print(f"    {line}", flush=True)
 
-    def flush(self):
-        pass
+    def flush(self) -> None:
+        """Does nothing: every line is flushed when it is printed."""
 
 
 @contextmanager
-def watching(now, seconds=5, wait=1.0):
-    """Prints what the file `now` holds, the step that a notebook is at, each time that it has been the same for some seconds."""
-    over, said = threading.Event(), None
+def follow(
+    journal: Path | None, patience: float = 5.0, interval: float = 1.0
+) -> Iterator[list[dict]]:
+    """Prints the label of each step of the study that has been running for some time.
 
-    def watch():
-        nonlocal said
-        last, since = None, time.monotonic()
-        while not over.wait(wait):
-            label = now.read_text() if now.exists() else ""
-            if label != last:
-                last, since = label, time.monotonic()
-            elif label not in ("", said) and time.monotonic() - since >= seconds:
-                said = label
-                print(f"    {label}", flush=True)
+    Parameters
+    ----------
+    journal : of the study's cache, see `study.cache.Cache`.
+    patience : seconds that a step runs before its label is printed.
+    interval : seconds between two looks at the journal.
 
-    now.unlink(missing_ok=True)  # of a run that was killed
-    thread = threading.Thread(target=watch, daemon=True)
+    Yields
+    ------
+    A list that gets the lines which are added to the journal, and is complete after the block.
+    """
+    over, lines = threading.Event(), []
+    offset = os.path.getsize(journal) if journal and journal.exists() else 0
+    running: list[list] = []  # [label, time of its begin, whether it was printed], inner steps last
+
+    def look() -> None:
+        nonlocal offset
+        added, offset = read_journal(journal, offset) if journal else ([], 0)
+        lines.extend(added)
+        for line in added:
+            if line["event"] == "begin":
+                running.append([line["label"], time.monotonic(), False])
+            elif line["event"] == "made" and running:
+                running.pop()
+        if running and not running[-1][2] and time.monotonic() - running[-1][1] >= patience:
+            running[-1][2] = True
+            print(f"    {printable(running[-1][0])}", flush=True)
+
+    def keep_looking() -> None:
+        while not over.wait(interval):
+            look()
+
+    thread = threading.Thread(target=keep_looking, daemon=True)
     thread.start()
     try:
-        yield
+        yield lines
     finally:
         over.set()
         thread.join()
+        look()

@@ -1,212 +1,160 @@
-"""A run of nothing new does nothing: which notebooks were executed from exactly what is there now, and left what is there now.
+"""Decides which notebooks of a run can be skipped.
 
-Imports nothing that takes long: to find a study unchanged takes a second, to import what it is made of takes many.
+A notebook is skipped when its inputs and its outputs are unchanged since it was executed, and all
+notebooks before it are skipped too, because it may read what they wrote. Inputs are the notebook,
+its parameters, the code of the package, the installed packages, the machine and the photos. This
+module imports nothing that takes long, so that an unchanged run ends within a second.
 """
 
-import hashlib
 import json
 import os
 import platform
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
+from vgeo import files
+from vgeo.study.folders import clone, results_of
 
-from vgeo.study.profiles import results_of
+MEMORY = ".executed.json"  # in the results folder
+PAGE = Path("report.html")  # is made after all notebooks, as if it were the last of them
 
-ROOT = Path(__file__).resolve().parents[1]  # of the repository
 
+class Unchanged:
+    """The record of a run's executed notebooks.
 
-class Kept:
-    """The record of a study's executed notebooks, `results/cache/kept-<results>.json`; it goes with the cache, so a fresh clone keeps nothing.
-
-    A notebook is kept where its file, the parameters, every file of the package, the installed packages, the machine, the photos and the
-    artefacts in the cache are those it was executed with; all that it wrote is there with the same content, `run.json` too; and all notebooks
-    before it are kept, since it may read what they wrote. Photos and artefacts are compared by their names, sizes and times, the rest by content.
+    Parameters
+    ----------
+    results : the folder of the run's results.
+    parameters : of the notebooks; "data" is the folder of photos or None.
+    package : the folder of the package's code.
     """
 
-    def __init__(self, results, parameters, root=ROOT):
-        """results: the study's folder; parameters: those of its notebooks, `data` the folder of photos or None."""
-        self.root, self.results, self.parameters = root, Path(results), parameters
-        self.cache = root / "results" / "cache"
-        self.file = self.cache / f"kept-{self.results.name}.json"
-        self.made_of = self._made_of()
-        self.executed = []  # {"name", "source", "files"} of each notebook, in order
+    def __init__(
+        self,
+        results: str | os.PathLike,
+        parameters: dict,
+        package: str | os.PathLike = files.PACKAGE,
+    ):
+        self.results = Path(results)
+        self.inputs = _inputs(parameters, Path(package))
+        self.executed: list[dict] = []  # {"name", "source", "files"} of each notebook, in order
         try:
-            record = json.loads(self.file.read_text())
-            if (record["made_of"], record["run"], record["artefacts"]) == (
-                self.made_of,
-                _sum(self.results / "run.json"),
-                self._artefacts(),
-            ):
-                self.executed = record["executed"]
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-        ):  # none yet, or a damaged one: nothing is kept
+            memory = json.loads((self.results / MEMORY).read_text())
+            same = {"inputs": self.inputs, "run": _sum(self.results / "run.json")}
+            if same == {name: memory[name] for name in same}:
+                self.executed = memory["executed"]
+        except (OSError, ValueError, LookupError, TypeError):  # none, or damaged: all is executed
             pass
 
-    def of(self, notebooks):
-        """How many of the notebooks, a list of paths, are kept: the first so many."""
-        for number, (notebook, record) in enumerate(zip(notebooks, self.executed)):
-            as_it_was = {
-                "name": notebook.name,
-                "source": _sum(notebook),
-                "files": {name: _sum(self.results / name) for name in record["files"]},
-            }
-            if record != as_it_was:
+    def count(self, notebooks: list[Path]) -> int:
+        """How many of the notebooks can be skipped: the first so many."""
+        for number, (notebook, before) in enumerate(zip(notebooks, self.executed)):
+            if before != self._entry(notebook, before["files"]):
                 return number
         return min(len(notebooks), len(self.executed))
 
-    @contextmanager
-    def executing(self, notebook, number):
-        """Records what the notebook, the number-th from 0, leaves in the results while the block runs; nothing where something changed meanwhile."""
-        source, before = _sum(notebook), _times(self.results)
-        yield
-        if (source, self.made_of) != (_sum(notebook), self._made_of()):
-            self.made_of = None  # of this run nothing more is kept
-        if self.made_of:
-            wrote = sorted(
-                name
-                for name, time in _times(self.results).items()
-                if before.get(name) != time and name != "run.json"
-            )
-            self.executed[number:] = [
-                {
-                    "name": notebook.name,
-                    "source": source,
-                    "files": {name: _sum(self.results / name) for name in wrote},
-                }
-            ]
-            temporary = self.file.with_suffix(f".{os.getpid()}.tmp")
-            temporary.write_text(
-                json.dumps(
-                    {
-                        "made_of": self.made_of,
-                        "run": _sum(self.results / "run.json"),
-                        "artefacts": self._artefacts(),
-                        "executed": self.executed,
-                    },
-                    indent=1,
-                )
-                + "\n"
-            )
-            os.replace(temporary, self.file)
+    def add(self, notebook: Path, number: int, outputs: list[str]) -> None:
+        """Records that a notebook, the one with the number, has just been executed.
 
-    def _made_of(self):
-        """SHA-256 of all that every notebook is made of."""
-        package, data = Path(__file__).parents[1], self.parameters["data"]
-        code = {
-            str(path.relative_to(package)): _sum(path)
-            for path in sorted(package.rglob("*"))
-            if path.is_file() and "__pycache__" not in path.parts
-        }
-        installed = sorted(
-            path.name for place in sys.path for path in Path(place).glob("*.dist-info")
-        )
-        flags = next((line for line in _lines("/proc/cpuinfo") if line.startswith("flags")), "")
-        machine = [
-            platform.node(),
-            platform.machine(),
-            os.cpu_count(),
-            psutil.virtual_memory().total,
-            flags,
-            os.environ.get("CUDA_VISIBLE_DEVICES"),
-            sorted(map(str, Path("/dev").glob("nvidia*"))),
-        ]
-        found = [
-            self.parameters,
-            code,
-            sys.version,
-            installed,
-            machine,
-            _times(data) if data else None,
-        ]
-        return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+        Parameters
+        ----------
+        outputs : the files that it left, relative to the results folder. `run.json` is recorded
+            as well.
+        """
+        self.executed[number:] = [self._entry(notebook, outputs)]
+        run = _sum(self.results / "run.json")
+        memory = {"inputs": self.inputs, "run": run, "executed": self.executed}
+        files.write(self.results / MEMORY, json.dumps(memory, indent=1) + "\n")
 
-    def _artefacts(self):
-        """SHA-256 of names, sizes and times of the files of all artefacts that run.json names."""
-        steps = json.loads((self.results / "run.json").read_text())["steps"]
-        folders = sorted(
-            {folder for step in steps.values() for folder in self.cache.glob(f"*/{step['key']}")}
-        )
-        return hashlib.sha256(
-            json.dumps([[str(folder), _times(folder)] for folder in folders]).encode()
-        ).hexdigest()
+    def _entry(self, notebook: Path, outputs: list[str] | dict[str, str]) -> dict:
+        sums = {name: _sum(self.results / name) for name in sorted(outputs)}
+        source = None if notebook == PAGE else _sum(notebook)
+        return {"name": notebook.name, "source": source, "files": sums}
 
 
-def parameters_of(profile, data=None, image_size=None, seeds=None):
-    """The parameters of a study's notebooks."""
-    return {
-        "profile": profile,
-        "data": str(Path(data).resolve()) if data else None,
-        "image_size": image_size,
-        "seeds": seeds,
-    }
+def notebooks_of(root: Path | None = None) -> list[Path]:
+    """The study's notebooks, in their order."""
+    return sorted(((root or clone()) / "notebooks").glob("[0-9]*.ipynb"))
 
 
-def notebooks_of(root=ROOT):
-    """The study's notebooks, in order."""
-    return sorted((root / "notebooks").glob("[0-9]*.ipynb"))
+def parameters_of(profile: str, data=None, image_size=None, seeds=None) -> dict:
+    """The parameters of the study's notebooks."""
+    data = str(Path(data).resolve()) if data else None
+    return {"profile": profile, "data": data, "image_size": image_size, "seeds": seeds}
 
 
-def page():
-    """What makes the page of all notebooks: recorded after them, as if it were the last."""
-    return Path(__file__).parents[1] / "report" / "page.py"
-
-
-def nothing_new(profile, data=None, image_size=None, seeds=None, root=ROOT):
-    """Whether every notebook of a study is kept, and the page of them there; says so."""
-    results, notebooks = results_of(profile, data, root), notebooks_of(root)
-    steps = [*notebooks, page()]
-    if Kept(results, parameters_of(profile, data, image_size, seeds), root).of(steps) < len(steps):
+def nothing_new(profile: str, data=None, image_size=None, seeds=None) -> bool:
+    """Whether a whole run can be skipped. Prints so."""
+    results, notebooks = results_of(profile, data), notebooks_of()
+    unchanged = Unchanged(results, parameters_of(profile, data, image_size, seeds))
+    if unchanged.count([*notebooks, PAGE]) <= len(notebooks):
         return False
-    say_kept(notebooks)
-    say_where(results, "nothing to do")
+    print_skipped(notebooks)
+    print_end(results, "nothing to do")
     return True
 
 
-def say_kept(notebooks):
+def print_skipped(notebooks: list[Path]) -> None:
+    """Prints a line for each notebook that is skipped."""
     for notebook in notebooks:
-        print(f"{notebook.stem}: unchanged, kept", flush=True)
+        print(f"{notebook.stem}: unchanged, skipped", flush=True)
 
 
-def say_where(results, what):
-    """Table 1, and where everything is."""
+def print_end(results: Path, what: str) -> None:
+    """Prints Table 1 and where the results are."""
     print("\n" + (results / "tables" / "table_01.md").read_text())
     print(
-        f"{what}; the whole report is {results / 'report.html'}; its tables, figures and notebooks lie beside it"
+        f"{what}; the report is {results / PAGE}, with its tables, figures and notebooks beside it"
     )
 
 
-def _sum(path):
+def _inputs(parameters: dict, package: Path) -> str:
+    """SHA-256 of everything but the notebook itself that a notebook's results depend on."""
+    paths = [path for path in sorted(package.rglob("*")) if "__pycache__" not in path.parts]
+    names = [path.relative_to(package.parent).with_suffix("") for path in paths]
+    modules = [".".join(name.parts) for path, name in zip(paths, names) if path.suffix == ".py"]
+    inputs = {
+        "parameters": parameters,
+        "code": files.code_hash(*modules, package=package),
+        "other": {str(p): _sum(p) for p in paths if p.is_file() and p.suffix != ".py"},
+        "python": sys.version,
+        "packages": sorted(p.name for place in sys.path for p in Path(place).glob("*.dist-info")),
+        "machine": [platform.node(), platform.machine(), os.cpu_count(), _processor()],
+        "gpus": [
+            os.environ.get("CUDA_VISIBLE_DEVICES"),
+            *sorted(map(str, Path("/dev").glob("nvidia*"))),
+        ],
+        "photos": _times(parameters["data"]) if parameters["data"] else None,
+    }
+    return files.key(inputs)
+
+
+def _processor() -> str:
+    """The instruction sets of the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith("flags")), "")
+
+
+def _sum(path: Path) -> str | None:
     """SHA-256 of a file, None where there is none."""
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
+        return files.sha256(path)
+    except OSError:
         return None
 
 
-def _times(folder):
-    """{file below the folder: [bytes, time of its last change]}."""
-    found = {}
-    for where, _, names in os.walk(folder, followlinks=True):
-        for name in sorted(names):
-            path = os.path.join(where, name)
+def _times(folder: str) -> dict[str, list[int] | None]:
+    """{file below the folder: [bytes, time of its last change]}; None for a link to nowhere."""
+    found: dict[str, list[int] | None] = {}
+    for place, _, names in os.walk(folder, followlinks=True):
+        for name in names:
+            path = os.path.join(place, name)
             try:
                 status = os.stat(path)
                 found[os.path.relpath(path, folder)] = [status.st_size, status.st_mtime_ns]
-            except FileNotFoundError:  # a link to nowhere
+            except FileNotFoundError:
                 found[os.path.relpath(path, folder)] = None
     return found
-
-
-def _lines(path):
-    try:
-        return Path(path).read_text().splitlines()
-    except OSError:
-        return []
