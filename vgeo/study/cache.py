@@ -94,12 +94,13 @@ class Cache:
             if error.filename is None and error.errno is None:
                 raise
             raise VgeoError(
-                f"{work}: can't be written ({error.strerror}): free some space, or make the folder writable"
+                f"{work}: can't be written ({error.strerror}): free some space, or make the folder "
+                "writable"
             ) from error
         if not final.exists():
             raise VgeoError(
-                f"{final}: made by the first process, but not seen by process {share().index}: give "
-                "all machines the same folder"
+                f"{final}: made by the first process, but not seen by process {share().index}: "
+                "give all machines the same folder"
             )
         return final
 
@@ -151,7 +152,7 @@ class Cache:
             self._told.add(folder)
         line = {"event": event, "key": folder.name, "kind": kind, "label": label}
         line |= {"folder": str(folder), "own": round(own, 2)}
-        line["seconds"] = seconds(folder) if event != "begin" else 0.0
+        line["seconds"] = seconds_of(folder) if event != "begin" else 0.0
         self.journal.parent.mkdir(parents=True, exist_ok=True)
         with open(self.journal, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -191,7 +192,7 @@ def lock(root: str | os.PathLike, name: str, words: str) -> Iterator[None]:
         held.release()
 
 
-def seconds(folder: Path) -> float:
+def seconds_of(folder: Path) -> float:
     """Wall time of the last, uninterrupted stretch of making a folder."""
     return float((folder / "seconds").read_text())
 

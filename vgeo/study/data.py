@@ -16,7 +16,8 @@ from vgeo.photos.tables import Photos, read_photos
 from vgeo.study.cache import Cache
 from vgeo.study.profiles import Profile
 
-TESTS = ("sf-xs", "tokyo-xs", "tokyo-night")
+# the columns of every table
+DATASETS = ("sf-xs", "tokyo-xs", "tokyo-night")
 
 
 class Data:
@@ -78,8 +79,8 @@ class Data:
         folders = [find(self.root, "sf-xs", "val", kind) for kind in ("queries", "database")]
         if None in folders:
             raise VgeoError(
-                f"{self.root}: has no sf-xs/val with a database and queries: put them there as sf-xs "
-                "has them"
+                f"{self.root}: has no sf-xs/val with a database and queries: put them there as "
+                "sf-xs has them"
             )
         return self._open("sf-xs val", *folders)
 
@@ -109,7 +110,7 @@ class Data:
     @cached_property
     def _tests(self) -> tuple[dict[str, Dataset], dict[str, str]]:
         present, absent = {}, {}
-        for name in TESTS:
+        for name in DATASETS:
             queries = find(self.root, name, "test", "queries")
             database = find(self.root, name, "test", "database")
             if name == "tokyo-night" and database is None:  # its photos are looked up in tokyo-xs

@@ -56,7 +56,7 @@ class Result:
         return cls(dataset, predictions, distances, hits, brightness)
 
     def right(self, n: int) -> np.ndarray:
-        """bool (Q,): which queries have a right prediction among the first n."""
+        """Which queries have a right prediction among the first n, bool (Q,)."""
         return self.first_hit < n
 
     def part(self, dataset: Dataset) -> "Result":

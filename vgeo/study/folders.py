@@ -26,7 +26,7 @@ def clone() -> Path:
 
 def results_of(profile: str, data: str | os.PathLike | None = None) -> Path:
     """The folder of a run's results: runs/<profile>, or runs/<profile>-<data folder>."""
-    name = profile if data is None else f"{profile}-{Path(data).resolve().name}"
+    name = profile if data is None else f"{profile}-{Path(str(data)).resolve().name}"
     return clone() / "runs" / name
 
 

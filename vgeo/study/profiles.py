@@ -9,7 +9,8 @@ from dataclasses import dataclass, fields, replace
 
 from vgeo.city.plan import Plan
 from vgeo.errors import VgeoError
-from vgeo.training import geowarp, grl
+from vgeo.training.geowarp import Settings as WarpSettings
+from vgeo.training.grl import Settings as ReversalSettings
 
 # The numbers of images of the original's data sets and of CosPlace classes in the group that is
 # trained on. Those of the tests are also in the logs of the original's authors
@@ -24,6 +25,20 @@ PAPER_COUNTS = {
     ("tokyo-xs", "test", "queries"): 315,
     ("tokyo-night", "test", "queries"): 105,
 }
+
+
+PAPER_GEOWARP = WarpSettings(
+    k=0.6,
+    self_supervised=16,
+    mined=16,
+    self_supervised_weight=1.0,
+    feature_wise_weight=10.0,
+    consistency_weight=0.1,
+    candidates=20_000,
+    near=1.2,
+    stages={"resnet18": 8, "efficientnet_v2_s": 8},
+    learning_rate=1e-4,
+)
 
 
 @dataclass(frozen=True)
@@ -75,8 +90,8 @@ class Profile:
     counts: dict | None = None  # published sizes of the data sets, see `photos.layout.check`
     classes: ClassSizes = ClassSizes()
     training: Training = Training()
-    grl: grl.Settings = grl.Settings(weight=0.3, learning_rate=1e-5)
-    geowarp: geowarp.Settings = geowarp.Settings()
+    grl: ReversalSettings = ReversalSettings(weight=0.3, learning_rate=1e-5)
+    geowarp: WarpSettings = PAPER_GEOWARP
     testing: Testing = Testing()
 
     def __post_init__(self):
@@ -107,16 +122,17 @@ def _numbers(profile: Profile) -> Iterator[tuple[str, float, type]]:
 
 # The local features of GeoWarp come from the stage whose map is nearest to its 15 x 15 grid: all
 # stages, stride 32, make 16 x 16 of the original's 512 pixels. Of 96 pixels they make 3 x 3 without
-# any geometry, so these profiles take stride 8, which is 12 x 12. These stages lie in the frozen
+# any geometry, so smoke and city take stride 8, which is 12 x 12. These stages lie in the frozen
 # trunk, so the regression is trained beside a finished extractor, `alone` so many iterations.
-CITY_GEOWARP = geowarp.Settings(
+CITY_GEOWARP = replace(
+    PAPER_GEOWARP,
     mined=4,
     candidates=800,
     stages={"resnet18": 6, "efficientnet_v2_s": 4},
     learning_rate=1e-3,
     alone=600,
 )
-CITY_GRL = grl.Settings(weight=0.3, learning_rate=1e-3)
+CITY_GRL = ReversalSettings(weight=0.3, learning_rate=1e-3)
 
 PROFILES = {
     # Minutes. Notebooks opened in JupyterLab and the tests use it. Its recalls mean nothing.

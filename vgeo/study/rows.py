@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from vgeo.retrieval.multiscale import METHODS
+from vgeo.study.data import DATASETS as DATASETS
 from vgeo.study.data import Data
 from vgeo.study.profiles import Profile
 from vgeo.training.geowarp import GeoWarp
 from vgeo.training.grl import GradientReversal
 from vgeo.training.technique import Technique
 
-DATASETS = ("sf-xs", "tokyo-xs", "tokyo-night")  # the columns of every table
 RESNET, EFFNET = "resnet18", "efficientnet_v2_s"
 # "from now on, if not specified, when the filter is involved" (the original, section 4.1)
 NIGHT_BRIGHTNESS = 0.15

@@ -18,8 +18,7 @@ from vgeo.models.soups import average, greedy
 from vgeo.models.weights import CITY_WEIGHTS, load_state, read_weights, save_weights
 from vgeo.photos.tables import Photos
 from vgeo.retrieval.describe import stored_batch
-from vgeo.study import cache as files_of
-from vgeo.study.cache import Cache
+from vgeo.study.cache import Cache, seconds_of
 from vgeo.study.data import Data
 from vgeo.study.descriptions import Descriptions, load
 from vgeo.study.profiles import Profile
@@ -234,11 +233,10 @@ class Trainings:
 
         folder = self.cache.step("models", label, made_of, make, code, resumes=True, together=True)
         log = pd.read_csv(folder / "log.csv")
-        iterations = log["iteration"].diff().fillna(log["iteration"])
-        seconds = float((iterations * recipe.batch_size / log["images_per_second"]).sum())
+        seconds = float(log["seconds"].sum())
         if self.profile.stores_trunk:
             sources = [classes.photos] + ([target] if target is not None else [])
-            seconds += sum(files_of.seconds(self._stored_views(recipe, each)) for each in sources)
+            seconds += sum(seconds_of(self._stored_views(recipe, each)) for each in sources)
         extra_file = folder / "extra.safetensors"
         return TrainedModel(
             name,
