@@ -105,7 +105,7 @@ def make_photos(
             exif.get_ifd(ExifTags.IFD.Exif).update({36867: taken} if month else {})
         paths.append((folder / name).with_suffix(suffix))
         side = (side, side) if isinstance(side, int) else side
-        picture(place, side, random=random, **look).save(paths[-1], quality=95, exif=exif)
+        picture(place, side, random=random, **look).save(paths[-1], quality=95, exif=exif.tobytes())
     if kind == "csv":
         (folder / "list.csv").write_text("\n".join(lines).replace(".jpg,", f"{suffix},"))
     return paths

@@ -1,14 +1,12 @@
 """Where data sets lie, and the check of what is there."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
-from vgeo.__main__ import main
-from vgeo.photos.names import format_name
 from vgeo.photos.layout import PARTS, check, find
-from vgeo.study.profiles import PROFILES, Profile
-from vgeo.report.original import logged
+from vgeo.photos.names import format_name
 
 COUNTS = {
     "classes": 2,
@@ -20,38 +18,39 @@ COUNTS = {
     ("tokyo-xs", "test", "queries"): 3,
     ("tokyo-night", "test", "queries"): 1,
 }
+CLASSES = SimpleNamespace(cell=10.0, angle=30.0, n=5, l=2, min_images=3)
+
+
+def named(east, pano="p"):
+    return format_name(east, 4_173_555.0, 10, "S", pano, 0.0, 201704)
 
 
 @pytest.fixture
-def whole(tmp_path):
+def complete_copy(tmp_path):
     """Empty files with the names of a complete small copy: the check opens none of them."""
     top = tmp_path / "sets"
 
     def fill(folder, count, east=550_000.0):
         folder.mkdir(parents=True)
         for i in range(count):
-            (folder / format_name(east + i, 4_173_555.0, 10, "S", f"p{i}", 0.0, 201704)).touch()
+            (folder / named(east + i)).touch()
 
     fill(top / "sf-xs/train/a", 3, 550_001.0)
     fill(top / "sf-xs/train/b", 3, 550_051.0)
-    for (dataset, split, kind), count in [item for item in COUNTS.items() if item[0] != "classes"]:
-        fill(top / dataset / split / kind, count)
+    for key, count in COUNTS.items():
+        if key != "classes":
+            fill(top.joinpath(*key), count)
     fill(top / "night_target", 2)
     return top
 
 
-def tiny(**fields):
-    return Profile("tiny", min_images=3, n=5, l=2, **fields)
-
-
-def test_a_complete_copy(whole):
-    lines, complete = check(whole, tiny(counts=COUNTS))
+def test_a_complete_copy(complete_copy):
+    lines, complete = check(complete_copy, COUNTS, CLASSES)
     assert complete and len(lines) == len(PARTS) + 1
     assert lines[0].startswith("sf-xs train: 6 images, 2 classes as published, in ")
-    assert (
-        lines[2].startswith("sf-xs val queries: 2 images as published, in ")
-        and "tokyo-night test database: that of tokyo-xs" in lines
-    )
+    assert lines[2].startswith("sf-xs val queries: 2 images as published, in ")
+    assert "tokyo-night test database: that of tokyo-xs" in lines
+    assert lines[-1].startswith("night_target: 2 images, in ")
 
 
 @pytest.mark.parametrize(
@@ -63,17 +62,20 @@ def test_a_complete_copy(whole):
         ("tokyo-xs", "tokyo_xs"),
     ],
 )
-def test_other_names(whole, old, new):
-    shutil.move(whole / old, whole / new)
-    assert check(whole, tiny(counts=COUNTS))[1]
+def test_other_names(complete_copy, old, new):
+    shutil.move(complete_copy / old, complete_copy / new)
+    assert check(complete_copy, COUNTS, CLASSES)[1]
 
 
-def test_the_downloaders_layout(whole):
+def test_the_downloaders_layout(complete_copy):
     for name in ("tokyo-xs", "tokyo-night"):
-        (whole / name / "images").mkdir()
-        shutil.move(whole / name / "test", whole / name / "images/test")
-    assert check(whole, tiny(counts=COUNTS))[1]
-    assert find(whole, "tokyo-xs", "test", "queries") == whole / "tokyo-xs/images/test/queries"
+        (complete_copy / name / "images").mkdir()
+        shutil.move(complete_copy / name / "test", complete_copy / name / "images/test")
+    assert check(complete_copy, COUNTS, CLASSES)[1]
+    expected = complete_copy / "tokyo-xs/images/test/queries"
+    assert find(complete_copy, "tokyo-xs", "test", "queries") == expected
+    assert find(complete_copy, "sf-xs", "train") == complete_copy / "sf-xs/train"
+    assert find(complete_copy / "sf-xs", "sf-xs", "train") is None
 
 
 @pytest.mark.parametrize(
@@ -85,53 +87,32 @@ def test_the_downloaders_layout(whole):
         ("tokyo-night", "tokyo-night test queries: missing"),
     ],
 )
-def test_a_part_that_is_missing(whole, gone, line):
-    shutil.rmtree(whole / gone)
-    lines, complete = check(whole, tiny(counts=COUNTS))
-    assert (
-        not complete
-        and sum(line in text for text in lines) == 1
-        and sum(": missing: " in text for text in lines) == 1
-    )
+def test_a_part_that_is_missing(complete_copy, gone, line):
+    shutil.rmtree(complete_copy / gone)
+    lines, complete = check(complete_copy, COUNTS, CLASSES)
+    assert not complete and sum(line in text for text in lines) == 1
+    assert sum(": missing: " in text for text in lines) == 1
 
 
-def test_counts_that_differ_and_names_that_are_wrong(whole):
-    extra = (
-        whole
-        / "sf-xs/val/database"
-        / format_name(550_020.0, 4_173_555.0, 10, "S", "x", 0.0, 201704)
-    )
+def test_sources_are_named_for_what_is_missing(tmp_path):
+    lines, complete = check(tmp_path, COUNTS, CLASSES)
+    assert not complete and len(lines) == len(PARTS) + 1
+    assert "github.com/gmberton/CosPlace" in lines[0]
+
+
+def test_counts_that_differ_and_names_that_are_wrong(complete_copy):
+    extra = complete_copy / "sf-xs/val/database" / named(550_020.0, "x")
     extra.touch()
-    lines, complete = check(whole, tiny(counts=COUNTS))
-    assert not complete and any(
-        "sf-xs val database: 4 images where 3 are published" in line for line in lines
-    )
-    assert check(whole, tiny())[1]  # a profile without published counts takes any
-    (whole / "night_target/party.jpg").touch()  # one wrong name hides no other line
+    lines, complete = check(complete_copy, COUNTS, CLASSES)
+    assert not complete
+    assert any("sf-xs val database: 4 images where 3 are published" in line for line in lines)
+    lines, complete = check(complete_copy, None, CLASSES)
+    assert complete and not any("published" in line for line in lines)
+    lines, complete = check(complete_copy, COUNTS | {"classes": 3}, CLASSES)
+    assert "2 classes where 3 are published" in lines[0]
+    # One wrong name hides no other line.
+    (complete_copy / "night_target/party.jpg").touch()
     extra.rename(extra.with_name("holiday.jpg"))
-    lines, complete = check(whole, tiny(counts=COUNTS))
-    assert not complete and any(
-        "sf-xs val database: " in line and "holiday.jpg" in line for line in lines
-    )
-    assert len(lines) == len(PARTS) + 1 and "party.jpg" in lines[-1]
-
-
-def test_the_command(whole, monkeypatch, capsys):
-    monkeypatch.setitem(PROFILES, "tiny", tiny(counts=COUNTS))
-    for folder, code in ((whole, 0), (whole.parent, 1)):
-        with pytest.raises(SystemExit) as stop:
-            main(["data", "--check", "--profile", "tiny", "--data", str(folder)])
-        assert (stop.value.code or 0) == code
-    out = capsys.readouterr().out
-    assert "as published" in out and "github.com/gmberton/CosPlace" in out
-
-
-def test_the_papers_counts():
-    counts = PROFILES["paper"].counts
-    for row in logged().itertuples():  # what the authors' own runs counted
-        assert counts[row.dataset, "test", "queries"] == row.queries
-        assert (
-            counts["sf-xs" if row.dataset == "sf-xs" else "tokyo-xs", "test", "database"]
-            == row.database
-        )
-    assert counts["classes"] == 5965 and counts["sf-xs", "val", "database"] == 8015
+    lines, complete = check(complete_copy, COUNTS, CLASSES)
+    assert not complete and len(lines) == len(PARTS) + 1 and "party.jpg" in lines[-1]
+    assert any("sf-xs val database: " in line and "holiday.jpg" in line for line in lines)

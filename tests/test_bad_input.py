@@ -2,18 +2,16 @@
 
 import csv
 import os
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
+from bad_input import CASES, OWNED, Bench, copy_of_data, starting_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bad_input import CASES, OWNED, Bench, copy_of_data, starting_weights
+from vgeo.errors import VgeoError, printable
 from vgeo.photos.names import FIELDS, format_name, parse_name
 from vgeo.photos.tables import read_csv
-from vgeo.errors import VgeoError, printable
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +120,7 @@ def test_any_list_is_understood_or_refused(tmp_path_factory, header, lines, quot
     places = table[["utm_east", "utm_north"]].to_numpy(float)
     assert np.isfinite(places).all() and len(table) <= 1
     headings = table["heading"].to_numpy(float)
-    assert (np.isnan(headings) | (0 <= headings) & (headings < 360)).all()
+    assert (np.isnan(headings) | (headings >= 0) & (headings < 360)).all()
 
 
 @settings(deadline=None)
