@@ -126,13 +126,13 @@ class Cache:
         start = time.perf_counter()
         make(work)
         seconds = time.perf_counter() - start
-        own, self._inner = seconds - self._inner, before + seconds
+        own_seconds, self._inner = seconds - self._inner, before + seconds
         (work / "recipe.json").write_text(json.dumps(recipe, indent=2, sort_keys=True) + "\n")
         (work / "seconds").write_text(f"{seconds:.2f}\n")
         seal(work)
         os.replace(work, final)
         self._whole.add(final)
-        self._tell("made", kind, label, final, own)
+        self._tell("made", kind, label, final, own_seconds)
 
     def _locked(self, final: Path):
         words = f"{final}: another run is making it; waits for it"
@@ -150,9 +150,15 @@ class Cache:
             return
         if event != "begin":
             self._told.add(folder)
-        line = {"event": event, "key": folder.name, "kind": kind, "label": label}
-        line |= {"folder": str(folder), "own": round(own, 2)}
-        line["seconds"] = seconds_of(folder) if event != "begin" else 0.0
+        line = {
+            "event": event,
+            "key": folder.name,
+            "kind": kind,
+            "label": label,
+            "folder": str(folder),
+            "seconds": seconds_of(folder) if event != "begin" else 0.0,
+            "own": round(own, 2),
+        }
         self.journal.parent.mkdir(parents=True, exist_ok=True)
         with open(self.journal, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")

@@ -76,13 +76,14 @@ class Data:
     @cached_property
     def val(self) -> Dataset:
         """The validation streets. Epochs, soups and thresholds are chosen on them."""
-        folders = [find(self.root, "sf-xs", "val", kind) for kind in ("queries", "database")]
-        if None in folders:
+        queries = find(self.root, "sf-xs", "val", "queries")
+        database = find(self.root, "sf-xs", "val", "database")
+        if queries is None or database is None:
             raise VgeoError(
                 f"{self.root}: has no sf-xs/val with a database and queries: put them there as "
                 "sf-xs has them"
             )
-        return self._open("sf-xs val", *folders)
+        return self._open("sf-xs val", queries, database)
 
     @cached_property
     def night(self) -> Photos:
@@ -115,12 +116,12 @@ class Data:
             database = find(self.root, name, "test", "database")
             if name == "tokyo-night" and database is None:  # its photos are looked up in tokyo-xs
                 database = find(self.root, "tokyo-xs", "test", "database")
+            if queries is not None and database is not None:
+                present[name] = self._open(name, queries, database)
+                continue
             folders = {"queries": queries, "database": database}
             missing = " and ".join(kind for kind, folder in folders.items() if folder is None)
-            if missing:
-                absent[name] = f"no {name}/test {missing} in {self.root.name}"
-            else:
-                present[name] = self._open(name, queries, database)
+            absent[name] = f"no {name}/test {missing} in {self.root.name}"
         if {"tokyo-xs", "tokyo-night"} <= set(present):
             present["tokyo-night"] = _as_part(present["tokyo-night"], present["tokyo-xs"])
         return present, absent
@@ -160,5 +161,5 @@ def _as_part(night: Dataset, day: Dataset) -> Dataset:
     )
     names = [os.path.basename(path) for path in night.queries.paths]
     if rows.index.is_unique and set(names) <= set(rows.index):
-        return day.part(night.name, rows[names].to_numpy(np.int64))
+        return day.part(night.name, np.asarray(rows[names], np.int64))
     return night

@@ -273,7 +273,10 @@ class Evaluations:
         code = ("vgeo.retrieval.rerank",)
         folder = self.cache.step("pairs", label, recipe, make, code, together=True)
         scores = np.load(folder / "scores.npy").tolist()
-        known |= dict(zip(map(tuple, missing.tolist()), scores, strict=True))
+        known |= {
+            (query, row): score
+            for (query, row), score in zip(missing.tolist(), scores, strict=True)
+        }
         return known
 
     def _folders(
@@ -286,7 +289,7 @@ class Evaluations:
 def _load(folders: list[Path], multiscale: str | None) -> np.ndarray:
     """Descriptors (N, D) of one scale, or of several aggregated."""
     each = [np.load(folder / "descriptors.npy", mmap_mode="r") for folder in folders]
-    return each[0] if len(each) == 1 else aggregate(each, multiscale)
+    return aggregate(each, multiscale) if multiscale else each[0]
 
 
 def _pairs(result: Result, k: int) -> list[tuple[int, int]]:

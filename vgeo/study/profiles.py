@@ -87,14 +87,16 @@ class Profile:
     store_trunk: int = 0
     disk_gb: float = 60.0  # what the cache of a whole run takes, one seed
     seeds: tuple[int, ...] = (0,)
-    counts: dict | None = None  # published sizes of the data sets, see `photos.layout.check`
+    counts: dict[object, int] | None = (
+        None  # published sizes of the data sets, see `photos.layout.check`
+    )
     classes: ClassSizes = ClassSizes()
     training: Training = Training()
     grl: ReversalSettings = ReversalSettings(weight=0.3, learning_rate=1e-5)
     geowarp: WarpSettings = PAPER_GEOWARP
     testing: Testing = Testing()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Raises VgeoError for a number that nothing can be computed with."""
         for name, value, kind in _numbers(self):
             if not 0 < value < math.inf or (kind is int and value != int(value)):

@@ -4,7 +4,6 @@ results.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 from vgeo.retrieval.multiscale import METHODS
 from vgeo.study.data import DATASETS as DATASETS
@@ -23,8 +22,16 @@ def _reversal(profile: Profile, data: Data) -> Technique:
     return GradientReversal(profile.grl, data.night)
 
 
-def _warping(profile: Profile, data: Data, **weights: float) -> Technique:
-    return GeoWarp(replace(profile.geowarp, **weights))
+def _warping(profile: Profile, data: Data) -> Technique:
+    return GeoWarp(profile.geowarp)
+
+
+def _warping_without_consistency(profile: Profile, data: Data) -> Technique:
+    return GeoWarp(replace(profile.geowarp, consistency_weight=0.0))
+
+
+def _warping_self_supervised(profile: Profile, data: Data) -> Technique:
+    return GeoWarp(replace(profile.geowarp, consistency_weight=0.0, feature_wise_weight=0.0))
 
 
 @dataclass(frozen=True)
@@ -46,9 +53,6 @@ class TrainingRow:
     base: str | None = None
 
 
-_no_consistency = partial(_warping, consistency_weight=0.0)
-_self_supervised = partial(_warping, feature_wise_weight=0.0, consistency_weight=0.0)
-
 TRAININGS = {
     "CosFace": TrainingRow(RESNET),  # the original's baseline from section 2 on
     "SphereFace": TrainingRow(RESNET, "SphereFace"),
@@ -56,8 +60,12 @@ TRAININGS = {
     "GRL": TrainingRow(RESNET, technique=_reversal),
     "GeoWarp": TrainingRow(RESNET, technique=_warping, base="CosFace"),
     # what each of GeoWarp's losses adds
-    "GeoWarp, self-supervised": TrainingRow(RESNET, technique=_self_supervised, base="CosFace"),
-    "GeoWarp, no consistency": TrainingRow(RESNET, technique=_no_consistency, base="CosFace"),
+    "GeoWarp, self-supervised": TrainingRow(
+        RESNET, technique=_warping_self_supervised, base="CosFace"
+    ),
+    "GeoWarp, no consistency": TrainingRow(
+        RESNET, technique=_warping_without_consistency, base="CosFace"
+    ),
     "EffV2s": TrainingRow(EFFNET),
     "EffV2s + GRL": TrainingRow(EFFNET, technique=_reversal),
     "EffV2s + GeoWarp": TrainingRow(EFFNET, technique=_warping, base="EffV2s"),

@@ -85,6 +85,7 @@ class Trainings:
         self.profile, self.data, self.descriptions = profile, data, descriptions
         self.cache, self.start_folder = cache, Path(weights)
         self._models: dict[tuple[str, int], TrainedModel] = {}
+        self._trunks: dict[str, str] = {}  # a backbone's `trunk_hash`
 
     def train(self, name: str, seed: int = 0) -> TrainedModel:
         """A training of `rows.TRAININGS`, or one of the soups GREEDY and UNIFORM."""
@@ -211,24 +212,15 @@ class Trainings:
                 made_of["target"] = target.fingerprint
 
         def make(folder: Path) -> None:
-            views = self._views(recipe, classes.photos)
+            views, extra = self._views(recipe, classes.photos), None
             target_views = self._views(recipe, target) if target is not None else None
-            torch.manual_seed(seed)
-            extra = None
             if technique:
                 model = load(start.weights, row.backbone)
                 extra = technique.prepare(model, classes, recipe.image_size, seed, self.cache.step)
+            validate = self.descriptions.validate
             train_extractor(
-                recipe,
-                start.weights,
-                classes,
-                self.descriptions.validate,
-                folder,
-                views,
-                target_views,
-                extra,
-                rate,
-                label,
+                *(recipe, start.weights, classes, validate, folder),
+                *(views, target_views, extra, rate, label),
             )
 
         folder = self.cache.step("models", label, made_of, make, code, resumes=True, together=True)
@@ -237,16 +229,9 @@ class Trainings:
         if self.profile.stores_trunk:
             sources = [classes.photos] + ([target] if target is not None else [])
             seconds += sum(seconds_of(self._stored_views(recipe, each)) for each in sources)
-        extra_file = folder / "extra.safetensors"
-        return TrainedModel(
-            name,
-            seed,
-            row.backbone,
-            folder / "model.safetensors",
-            extra_file if technique else None,
-            log,
-            seconds,
-        )
+        weights, extra_file = folder / "model.safetensors", folder / "extra.safetensors"
+        beside = extra_file if technique else None
+        return TrainedModel(name, seed, row.backbone, weights, beside, log, seconds)
 
     def _beside(
         self,
@@ -257,9 +242,7 @@ class Trainings:
         iterations: int,
         label: str,
     ) -> TrainedModel:
-        """A training of a technique's layers alone, beside the finished extractor of another
-        training.
-        """
+        """A training of a technique's layers alone, beside another training's extractor."""
         assert row.base is not None
         base, classes, size = self.train(row.base, seed), self.data.classes, self.profile.image_size
         made_of = {
@@ -276,7 +259,6 @@ class Trainings:
 
         def make(folder: Path) -> None:
             model = load(base.weights, row.backbone)
-            torch.manual_seed(seed)
             extra = technique.prepare(model, classes, size, seed, self.cache.step)
             rate = technique.learning_rate
             train_beside(extra, model, iterations, rate, precision(), folder, label)
@@ -289,9 +271,7 @@ class Trainings:
         return TrainedModel(name, seed, row.backbone, base.weights, extra_file, log, seconds)
 
     def _rows(self, recipe: Recipe, photos: Photos) -> list[np.ndarray]:
-        """The photos of every iteration: training photos by their classes, those of another domain
-        at random.
-        """
+        """Every iteration's photos: of the classes, or, of a second domain, at random."""
         classes = self.data.classes
         total = recipe.epochs * recipe.iterations
         rows = batches(classes.labels, recipe.batch_size, 0, total, recipe.seed)
@@ -301,9 +281,7 @@ class Trainings:
         return [random.integers(len(photos), size=len(row)) for row in rows]
 
     def _views(self, recipe: Recipe, photos: Photos) -> Views:
-        """The trunk's output for the augmented photos of every iteration, as `train_extractor`
-        takes it.
-        """
+        """The trunk's output for every iteration's augmented photos, for `train_extractor`."""
         if self.profile.stores_trunk:
             maps = np.load(self._stored_views(recipe, photos) / "trunk.npy", mmap_mode="r")
             return lambda model, first: (
@@ -315,13 +293,15 @@ class Trainings:
         )
 
     def _stored_views(self, recipe: Recipe, photos: Photos) -> Path:
-        """The folder whose `trunk.npy`, float16 (iterations, B, C, h, w), all trainings of one
-        start, seed and photos share.
+        """The folder of `trunk.npy`, float16 (iterations, B, C, h, w).
+
+        All trainings of one start, seed and photos share it.
         """
-        start = load(self.start(recipe.backbone).weights, recipe.backbone)
-        rows = self._rows(recipe, photos)
+        start, rows = self.start(recipe.backbone), self._rows(recipe, photos)
+        if recipe.backbone not in self._trunks:
+            self._trunks[recipe.backbone] = trunk_hash(load(start.weights, start.backbone))
         made_of = {
-            "trunk": trunk_hash(start),
+            "trunk": self._trunks[recipe.backbone],
             "images": photos.fingerprint,
             "rows": hashlib.sha256(np.stack(rows).tobytes()).hexdigest(),
             "size": recipe.image_size,
@@ -333,13 +313,15 @@ class Trainings:
         label += f", seed {recipe.seed}" if recipe.seed else ""
 
         def make(folder: Path) -> None:
-            paths, size, maps = np.array(photos.paths), recipe.image_size, None
-            views = live_views(start, paths, rows, size, recipe.seed, precision=recipe.precision)
+            model, paths, maps = load(start.weights, start.backbone), np.array(photos.paths), None
+            arguments = (rows, recipe.image_size, recipe.seed)
+            views = live_views(model, paths, *arguments, precision=recipe.precision)
             for i, trunk in enumerate(tqdm(views, label, len(rows), unit=" batches")):
                 if maps is None:
                     shape = (len(rows), *trunk.shape)
                     maps = np.lib.format.open_memmap(folder / "trunk.npy", "w+", np.float16, shape)
                 maps[i] = trunk.half().cpu().numpy()
-            maps.flush()
+            if maps is not None:
+                maps.flush()
 
         return self.cache.step("views", label, made_of, make, ("vgeo.training.batches",))
