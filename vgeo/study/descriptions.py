@@ -56,7 +56,7 @@ class Descriptions:
         """
         size, paths = self.profile.test_size, photos.paths
         name = f"{self.data.label(photos)}{words(scale, brightness)}"
-        if not self.profile.stores_trunk:
+        if size is None or not self.profile.stores_trunk:
             return describe(model, paths, size, scale, brightness, progress=f"describe {name}")
         recipe = {
             "trunk": trunk_hash(model),

@@ -289,7 +289,7 @@ class Evaluations:
 def _load(folders: list[Path], multiscale: str | None) -> np.ndarray:
     """Descriptors (N, D) of one scale, or of several aggregated."""
     each = [np.load(folder / "descriptors.npy", mmap_mode="r") for folder in folders]
-    return aggregate(each, multiscale) if multiscale else each[0]
+    return aggregate(np.stack(each), multiscale) if multiscale else each[0]
 
 
 def _pairs(result: Result, k: int) -> list[tuple[int, int]]:

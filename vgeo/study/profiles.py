@@ -15,7 +15,7 @@ from vgeo.training.grl import Settings as ReversalSettings
 # The numbers of images of the original's data sets and of CosPlace classes in the group that is
 # trained on. Those of the tests are also in the logs of the original's authors
 # (report/data/author_logs.csv).
-PAPER_COUNTS = {
+PAPER_COUNTS: dict[str | tuple[str, str, str], int] = {
     "classes": 5_965,
     ("sf-xs", "val", "database"): 8_015,
     ("sf-xs", "val", "queries"): 7_993,
@@ -87,7 +87,7 @@ class Profile:
     store_trunk: int = 0
     disk_gb: float = 60.0  # what the cache of a whole run takes, one seed
     seeds: tuple[int, ...] = (0,)
-    counts: dict[object, int] | None = (
+    counts: dict[str | tuple[str, str, str], int] | None = (
         None  # published sizes of the data sets, see `photos.layout.check`
     )
     classes: ClassSizes = ClassSizes()

@@ -217,10 +217,17 @@ class Trainings:
             if technique:
                 model = load(start.weights, row.backbone)
                 extra = technique.prepare(model, classes, recipe.image_size, seed, self.cache.step)
-            validate = self.descriptions.validate
             train_extractor(
-                *(recipe, start.weights, classes, validate, folder),
-                *(views, target_views, extra, rate, label),
+                recipe,
+                start.weights,
+                classes,
+                self.descriptions.validate,
+                folder,
+                views,
+                target_views,
+                extra,
+                rate,
+                label,
             )
 
         folder = self.cache.step("models", label, made_of, make, code, resumes=True, together=True)
