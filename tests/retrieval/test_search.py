@@ -1,15 +1,12 @@
-"""Retrieval against brute force, recalls against naive counts, the statistics against resampling and enumeration."""
+"""Search against brute force in float64, and indexes against their sizes."""
 
-import itertools
-
+import faiss
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from vgeo.errors import VgeoError
-from vgeo.retrieval.metrics import first_hit, interval, paired_test, recall
 from vgeo.retrieval.search import build_index, choose_index, search
 
 
@@ -52,7 +49,7 @@ def test_brute_force(size):
     st.integers(0, 2**32 - 1),
 )
 def test_ties(n, q, dim, k, seed):
-    """Points of a small grid: most distances are equal to many others, and many points to each other."""
+    """Points of a small grid: most distances equal many others, and many points are the same."""
     rng = np.random.default_rng(seed)
     database = rng.integers(0, 3, (n, dim)).astype(np.float32)
     queries = rng.integers(0, 3, (q, dim)).astype(np.float32)
@@ -61,14 +58,14 @@ def test_ties(n, q, dim, k, seed):
 
 
 def test_a_collapsed_model():
-    """Every descriptor the same, and more of them than faiss is asked for: still the first ones, in order."""
+    """All descriptors are equal, more of them than faiss is asked for: the first, in order."""
     database = np.repeat(unit(np.random.default_rng(0), 1, 32), 1000, axis=0)
     predictions, distances = search(database, database[:30], 5)
     assert (predictions == np.arange(5)).all() and (distances == 0).all()
 
 
 def test_batches_do_not_matter():
-    """Near ties, closer than float32's |x|^2 + |y|^2 - 2 x.y can tell: the right answer, in any batch."""
+    """Near ties, closer than float32's |x|^2 + |y|^2 - 2 x.y can tell: right in any batch."""
     rng = np.random.default_rng(0)
     database = np.repeat(unit(rng, 20, 512), 20, axis=0)
     database += rng.normal(0, 1e-5, database.shape).astype(np.float32)
@@ -83,15 +80,14 @@ def test_batches_do_not_matter():
 
 @pytest.mark.parametrize("n", [30, 300])  # all of them proposed by faiss, or a part of them
 def test_ties_that_float32_breaks(n):
-    """Permutations of one vector are equally far from a constant one, though each adds up to other last digits."""
+    """Permutations of one vector are equally far from a constant one, but for rounding."""
     rng = np.random.default_rng(0)
     database = rng.permuted(np.repeat(unit(rng, 1, 512), n, axis=0), axis=1)
     queries = np.linspace(0.01, 0.1, 300, dtype=np.float32)[:, None].repeat(512, axis=1)
     found = search(database, queries, 10)
     assert_same(found, brute_force(database, queries, 10))
-    assert (
-        found[0] == np.arange(10)
-    ).mean() > 0.9  # float64's own last digits may cross a float32 rounding
+    # not all: float64's own last digits may cross a float32 rounding
+    assert (found[0] == np.arange(10)).mean() > 0.9
 
 
 def test_fewer_neighbours_are_the_first_of_more():
@@ -127,82 +123,8 @@ def test_search_mistakes():
         spoilt[2, 5] = value
         with pytest.raises(VgeoError, match="^the descriptor of query 2 is not finite[^\n]*$"):
             search(database, spoilt, 3)
-        with pytest.raises(
-            VgeoError, match="^the descriptor of database image 2 is not finite[^\n]*$"
-        ):
+        with pytest.raises(VgeoError, match="^the descriptor of database image 2 is not finite"):
             search(spoilt, queries, 3)
-
-
-@given(st.integers(1, 20), st.integers(1, 12), st.integers(0, 2**32 - 1))
-def test_recall_is_the_naive_count(q, k, seed):
-    """Random predictions, with queries that have no positive."""
-    rng = np.random.default_rng(seed)
-    predictions = np.array([rng.permutation(15)[:k] for _ in range(q)])
-    positives = [np.flatnonzero(rng.random(15) < rng.choice([0, 0.1, 0.5])) for _ in range(q)]
-    hits = first_hit(predictions, positives)
-    for n in range(1, k + 1):
-        right = sum(
-            any(p in positive for p in row[:n].tolist())
-            for row, positive in zip(predictions, positives)
-        )
-        assert recall(hits, n) == pytest.approx(100 * right / q)
-
-
-def test_recall_with_ties_end_to_end():
-    """Two database images equally far: the first of the database is the prediction, whether it is right or not."""
-    database = np.array([[1, 0], [0, 1], [0, 1]], dtype=np.float32)
-    predictions, _ = search(database, np.array([[0, 1]] * 3, dtype=np.float32), 3)
-    hits = first_hit(predictions, [np.array([1]), np.array([2]), np.array([], dtype=int)])
-    assert hits.tolist() == [0, 1, 3]
-    assert [recall(hits, n) for n in (1, 2, 3)] == pytest.approx([100 / 3, 200 / 3, 200 / 3])
-
-
-def test_metrics_mistakes():
-    with pytest.raises(VgeoError, match="^predictions of 2 queries, positives of 1"):
-        first_hit(np.zeros((2, 3), dtype=int), [np.array([0])])
-    with pytest.raises(VgeoError, match="^results on 2 and 1 queries"):
-        paired_test([True, False], [True])
-    for statistic in [interval, lambda right: recall(right, 1)]:
-        with pytest.raises(VgeoError, match="^no queries"):
-            statistic(np.array([], dtype=bool))
-
-
-@pytest.mark.parametrize(("queries", "right"), [(105, 54), (315, 200), (60, 3)])
-def test_interval_is_the_bootstraps(queries, right):
-    values = np.random.default_rng(0).permutation(np.arange(queries) < right)
-    resampled = stats.bootstrap(
-        (values,), np.mean, n_resamples=20000, method="percentile", vectorized=True, rng=0
-    )
-    assert interval(values) == pytest.approx(
-        [100 * x for x in resampled.confidence_interval], abs=100 / queries + 1e-9
-    )
-    low, high = interval(values)
-    assert low < 100 * right / queries < high
-    assert interval(values, level=0.5)[0] > low
-
-
-@pytest.mark.parametrize("queries", [1, 2, 3, 5])
-def test_interval_is_every_resample(queries):
-    """All Q^Q resamples of so few queries: the quantiles are their smallest values that reach 2.5 % and 97.5 %."""
-    for right in range(queries + 1):
-        values = np.arange(queries) < right
-        means = np.sort(
-            [values[list(x)].mean() for x in itertools.product(range(queries), repeat=queries)]
-        )
-        expected = [100 * means[int(np.ceil(tail * len(means))) - 1] for tail in (0.025, 0.975)]
-        assert interval(values) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (0, 1), (5, 5), (2, 9), (9, 2), (0, 10)])
-def test_paired_test_is_the_enumeration(only_a, only_b):
-    """Each query on which the results differ may as well have gone the other way: all 2^n cases, counted."""
-    rng = np.random.default_rng(0)
-    order = rng.permutation(only_a + only_b + 20)
-    a = np.array([True] * only_a + [False] * only_b + [True, False] * 10)[order]
-    b = np.array([False] * only_a + [True] * only_b + [True, False] * 10)[order]
-    flips = np.array(list(itertools.product([1, -1], repeat=only_a + only_b)))
-    as_extreme = np.abs(flips.sum(axis=1)) >= abs(only_a - only_b)
-    assert paired_test(a, b) == pytest.approx(as_extreme.mean())
 
 
 def test_an_index_that_proposes_everything_is_exact():
@@ -212,17 +134,13 @@ def test_an_index_that_proposes_everything_is_exact():
     assert index.ntotal == 3000
     index.nprobe = 16
     assert_same(search(database, queries, 10, index), brute_force(database, queries, 10))
-    index.nprobe = (
-        1  # one cell of sixteen: neighbours are missed, their distances are exact all the same
-    )
+    index.nprobe = 1  # one list of sixteen: neighbours are missed, distances are exact all the same
     predictions, distances = search(database, queries, 10, index)
-    np.testing.assert_allclose(
-        distances, np.square(database[predictions] - queries[:, None]).sum(2), rtol=1e-5
-    )
+    by_hand = np.square(database[predictions] - queries[:, None]).sum(2)
+    np.testing.assert_allclose(distances, by_hand, rtol=1e-5)
     exact = search(database, queries, 10)[0]
-    assert (
-        0.05 < np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(predictions, exact)]) < 0.95
-    )
+    shares = [len(np.intersect1d(a, b)) / 10 for a, b in zip(predictions, exact)]
+    assert 0.05 < np.mean(shares) < 0.95
 
 
 def test_an_index_that_finds_too_few_gives_way_to_exact_search():
@@ -242,8 +160,6 @@ def test_the_index_is_chosen_by_size():
     assert factory == "IVF32768,PQ64" and "204.80 GB" in why and "24.0 GB of memory" in why
     with pytest.raises(VgeoError, match="even compressed.*split the database"):
         choose_index(10**9, 512, 24 * gigabytes)
-    import faiss
-
     for n, memory in ((100_000, 0.15), (100_000, 0.03)):  # as large as it says
         factory, _ = choose_index(n, 512, memory * gigabytes)
         index = faiss.index_factory(512, factory)
