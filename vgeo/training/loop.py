@@ -223,11 +223,13 @@ class _Extraction(nn.Module):
     def forward(self, iteration, labels, trunk, target):
         # one batch: BatchNorm then sees in training the mixture that its statistics describe
         maps = self.model.upper(trunk if target is None else torch.cat([trunk, target]))
-        source = maps[: len(trunk)]
-        loss = self.classifier(self.model.head(source), labels)
+        count = len(trunk)
+        loss = self.classifier(self.model.head(maps[:count]), labels)
         numbers = {"loss": loss.detach()}
         if self.extra is not None:
-            added, shown = self.extra.loss(self.model, source, maps[len(trunk) :], iteration)
+            # lower-precision copies of weights of its own: both gradients add up in float32
+            torch.clear_autocast_cache()
+            added, shown = self.extra.loss(self.model, maps[:count], maps[count:], iteration)
             loss, numbers = loss + added, numbers | shown
         return loss, numbers
 
