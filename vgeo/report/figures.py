@@ -123,10 +123,10 @@ def loss_margins(names: Sequence[str]) -> Drawing:
     """The score of the true class against its angle, for margins of `losses.MARGINS`."""
     figure, ((axis,),) = panels(6.5, 3.9)
     angles = torch.linspace(0, torch.pi, 300)
-    degrees = torch.rad2deg(angles)
-    axis.plot(degrees, angles.cos(), color="0.5", linestyle=(0, (1, 1)), label="no margin")
+    degrees = torch.rad2deg(angles).numpy()
+    axis.plot(degrees, angles.cos().numpy(), color="0.5", linestyle=(0, (1, 1)), label="no margin")
     for name in names:
-        axis.plot(degrees, psi(angles, MARGINS[name]), label=name)
+        axis.plot(degrees, psi(angles, MARGINS[name]).numpy(), label=name)
     axis.set(xlabel="angle to the true class, degrees", ylabel="score before the scale s")
     axis.set_xticks(range(0, 181, 30))
     legend_below(figure, axis)
@@ -661,7 +661,7 @@ def finish_map(figure: Figure, axis: Axes, title: str) -> None:
 
 def _show(axis: Axes, image: torch.Tensor) -> None:
     """A photo (3, H, W) without ticks and frame."""
-    axis.imshow(image.permute(1, 2, 0))
+    axis.imshow(image.permute(1, 2, 0).numpy())
     axis.set(xticks=[], yticks=[])
     axis.grid(False)
     axis.spines[:].set_visible(False)

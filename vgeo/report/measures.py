@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,10 +19,11 @@ from vgeo.photos.tables import Photos
 from vgeo.report.tables import best_published, measured
 from vgeo.retrieval.describe import describe
 from vgeo.retrieval.metrics import recall
-from vgeo.study.rows import LOSSES, SHARES
-from vgeo.study.study import Study
 from vgeo.training.augment import recoloured
 from vgeo.training.geowarp import mean_corner_error, self_supervised_pairs
+
+if TYPE_CHECKING:
+    from vgeo.study.study import Study
 
 IN_DOMAIN = "sf-xs"  # its queries are of the city that the training photos show
 
@@ -120,7 +121,7 @@ def mean_brightness(photos: Mapping[str, Photos]) -> pd.DataFrame:
     return table.assign(**{"of the database's": ratios}).round(3)
 
 
-def corner_errors(study: Study, names: Sequence[str], count: int = 96) -> pd.DataFrame:
+def corner_errors(study: "Study", names: Sequence[str], count: int = 96) -> pd.DataFrame:
     """Corner errors of GeoWarp's regressions on self-supervised pairs of validation photos.
 
     Parameters
@@ -176,8 +177,12 @@ def quadrilaterals(model, first: torch.Tensor, second: torch.Tensor) -> torch.Te
     return torch.cat(estimates)
 
 
-def soup_paths(study: Study) -> pd.DataFrame:
-    """R@1 on the straight lines between each two of the soups' ingredients, ends included.
+def soup_paths(study: "Study", names: Sequence[str], shares: Sequence[float]) -> pd.DataFrame:
+    """R@1 on the straight lines between the weights of each two trainings, ends included.
+
+    Parameters
+    ----------
+    shares : of the second training, where models are made between two.
 
     Returns
     -------
@@ -185,8 +190,8 @@ def soup_paths(study: Study) -> pd.DataFrame:
     the other data sets, shifted.
     """
     rows = []
-    for first, second in combinations(LOSSES, 2):
-        for share in (0, *SHARES, 1):
+    for first, second in combinations(names, 2):
+        for share in (0, *shares, 1):
             if share in (0, 1):
                 model = study.train(second if share else first)
             else:
@@ -212,7 +217,7 @@ def by_domain(results: Mapping) -> pd.DataFrame:
     return rows[["value", "ci_low", "ci_high"]]
 
 
-def backbone_costs(study: Study, names: Sequence[str], photos: int = 128) -> pd.DataFrame:
+def backbone_costs(study: "Study", names: Sequence[str], photos: int = 128) -> pd.DataFrame:
     """What trained models cost: a row a model.
 
     Parameters
@@ -239,6 +244,6 @@ def backbone_costs(study: Study, names: Sequence[str], photos: int = 128) -> pd.
     return pd.DataFrame(rows).round(1)
 
 
-def validation(study: Study, model) -> float:
+def validation(study: "Study", model) -> float:
     """R@1 in percent of a trained model, a start or a soup on the validation photos."""
     return recall(study.search(model, study.data.val).first_hit, 1)
