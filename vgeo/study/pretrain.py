@@ -1,40 +1,45 @@
-"""The starting weights: both backbones trained from random weights on daylight streets of quarters that the study never sees."""
+"""Starting weights: both backbones trained from random weights on rendered daylight streets.
 
-import csv
+No profile of the study uses these streets. The ResNet18 learns from the places' labels; the
+EfficientNetV2-S, which learns nothing from labels in this time, imitates the ResNet18.
+"""
+
 import json
-import time
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision
-from tqdm.auto import tqdm
+from torch import nn
 
-from vgeo.city.plan import VERSION, Plan
+from vgeo import files
+from vgeo.city.plan import Plan
 from vgeo.city.write import write_city, write_pretraining
-from vgeo.device import device, precision
-from vgeo.models.network import DIM, build
-from vgeo.models.weights import CITY_WEIGHTS, load_weights, save_weights, weights_hash
+from vgeo.device import device, numpy_stream, precision, share, torch_stream
+from vgeo.errors import VgeoError, say
+from vgeo.models.network import DIM, GeoModel, build
+from vgeo.models.weights import load_weights, save_weights, weights_hash
 from vgeo.photos.images import load_batches
-from vgeo.photos.places import cosplace_classes, open_retrieval_set
-from vgeo.photos.tables import read_images
+from vgeo.photos.places import Classes, Dataset, cosplace_classes, open_dataset
+from vgeo.photos.tables import read_photos
 from vgeo.retrieval.describe import describe
 from vgeo.retrieval.metrics import first_hit, recall
 from vgeo.retrieval.search import search
-from vgeo.study.cache import artefact
+from vgeo.study.cache import Cache
+from vgeo.study.folders import cache_of, clone
 from vgeo.training.augment import strong
 from vgeo.training.batches import batches, by_class
 from vgeo.training.checkpoint import Checkpoint
+from vgeo.training.loop import Pace, Task, run, write_log
 from vgeo.training.losses import AngularMarginLoss, Margin
 
 STREETS = Plan(size=96, seed=977, images_per_class=16)  # a seed that no profile uses
-
-
-QUARTERS = 60  # 48 classes of 16 images each
-
-
+QUARTERS = 60  # of 48 classes of 16 images each
+# San-Francisco-like streets to validate on, never trained on
 CHECK = Plan(
     size=96,
     seed=978,
@@ -45,301 +50,358 @@ CHECK = Plan(
     tokyo_places=0,
     night_target=0,
     val_queries=300,
-)  # streets to validate on, San-Francisco-like, never trained on
-
-
+)
 CHECK_EVERY = 300  # iterations
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Iterations at one image size, in pixels; AdamW's rate falls from lr to lr_end along a cosine, the augmentation's strength rises."""
+    """Iterations at one image size, in pixels.
+
+    AdamW's rate falls from lr to lr_end along a cosine. The augmentation's strength (see
+    `augment.strong`) rises from the first to the second of two numbers.
+    """
 
     size: int
     iterations: int
     batch_size: int
     lr: float
     lr_end: float
-    strength: tuple  # of `strong`, at the stage's start and end
+    strength: tuple[float, float]
 
 
-# Small images first: an image of 64 pixels costs a quarter of one of 128. Sized for some tens of minutes on two cores each.
+# Small images first: an image of 64 pixels costs a quarter of one of 128.
 STAGES = {
     "resnet18": (
         Stage(64, 1100, 64, 4e-4, 2e-4, (0.0, 0.6)),
         Stage(96, 200, 64, 2e-4, 1e-5, (0.4, 0.6)),
         Stage(96, 1600, 64, 3e-4, 1e-5, (0.4, 0.8)),
     ),
-    # from labels alone EfficientNetV2-S learns nothing in this time: it imitates the ResNet18
     "efficientnet_v2_s": (
         Stage(64, 400, 48, 1e-3, 5e-4, (0.0, 0.6)),
         Stage(96, 250, 48, 5e-4, 2e-5, (0.4, 0.7)),
     ),
 }
-
-
 MARGIN = Margin(s=20)  # no margin: a network that knows nothing yet does not get past one
-
-
 LR_CLASSIFIER = 2.0  # times the model's rate
-
-
+WARM_UP = 50  # iterations over which the rate rises
 TEMPERATURE = 0.1
 
+Checks = dict[str, tuple[Dataset, int]]  # name: what a model is scored on, and the size in pixels
 
-def pairs(labels, batch_size, first, last, seed):
-    """Rows of iterations first to last - 1: two images each of batch_size / 2 classes, the second ones in the second half."""
+
+def pretrain(out: Path | None = None, real: Path | None = None, cache: Cache | None = None) -> None:
+    """Renders the streets, trains both backbones and writes their weights to a folder.
+
+    The folder gets `<backbone>.safetensors` (float16) with its recipe (.json) and log (.csv), and a
+    card, `README.md`. A stopped call goes on where it was.
+
+    Parameters
+    ----------
+    out : the folder, by default runs/pretrained of the clone.
+    real : a folder with `database` and `queries_v1`, photographs to score beside the streets. They
+        are never trained on.
+    cache : of the streets and the trainings, by default the study's.
+
+    Raises
+    ------
+    VgeoError : called in one of several processes: InfoNCE compares the images of a whole batch.
+    """
+    if share().count > 1:
+        raise VgeoError("pretrain trains in one process: start it without torchrun")
+    out = Path(out) if out else clone() / "runs" / "pretrained"
+    cache = cache or Cache(cache_of())
+    city = ("vgeo.city.write",)
+    recipe = {"plan": asdict(STREETS), "quarters": QUARTERS}
+    streets = cache.step(
+        "data",
+        "render streets to pre-train on",
+        recipe,
+        lambda folder: write_pretraining(STREETS, folder, QUARTERS),
+        city,
+    )
+    check = cache.step(
+        "data",
+        "render streets to validate on",
+        {"plan": asdict(CHECK)},
+        lambda folder: write_city(CHECK, folder),
+        city,
+    )
+    val = check / "sf-xs/val"
+    checks: Checks = {"city": (open_dataset("city", val / "queries", val / "database"), 96)}
+    if real:
+        real = Path(real)
+        checks["real"] = (open_dataset("real", real / "queries_v1", real / "database"), 128)
+    # all groups of one cell size: the cells lie 50 m apart as rendered
+    classes = cosplace_classes(read_photos(streets, "pre-training images"))
+    teacher = None
+    for backbone, stages in STAGES.items():
+        folder = _trained(cache, backbone, stages, classes, teacher, checks)
+        for source, suffix in (("model", "safetensors"), ("model", "json"), ("log", "csv")):
+            content = (folder / f"{source}.{suffix}").read_bytes()
+            files.write(out / f"{backbone}.{suffix}", content)
+        teacher = load_weights(build(backbone), folder / "model.safetensors")
+        teacher = teacher.to(device()).to(memory_format=torch.channels_last).eval()
+        say(
+            f"{out / backbone}.safetensors: {json.loads((folder / 'model.json').read_text())['score']}"
+        )
+    write_card(out)
+
+
+def write_card(folder: Path) -> None:
+    """Writes `README.md` from the recipes that lie beside the weights in a folder."""
+    lines = [
+        "# Starting weights",
+        "",
+        "Made by `vgeo pretrain` on rendered daylight streets that no profile uses. No real photograph",
+        "was trained on. Scores are R@1 in percent on streets never trained on: `city` are rendered",
+        "San-Francisco-like ones, `real` are photographs of San Francisco. The `.csv` has the curve, the",
+        "`.json` the recipe. Files are safetensors of float16.",
+    ]
+    for path in sorted(Path(folder).glob("*.json")):
+        recipe = json.loads(path.read_text())
+        last = recipe["score"]
+        lines += ["", f"## {path.stem}", ""]
+        for name, check in recipe["checks"].items():
+            counts = f"{check['queries']} queries, {check['database']} database photos"
+            lines.append(f"- {name} {last[name]}: {counts}, {check['size']} pixels")
+        lines.append(
+            f"- trained on {recipe['images']} images of {recipe['classes']} classes in "
+            f"{recipe['quarters']} quarters of seed {recipe['streets']['seed']}"
+        )
+        for stage in recipe["stages"]:
+            batch = f"{stage['iterations']} iterations of {stage['batch_size']}"
+            rates = f"rate {stage['lr']:g} to {stage['lr_end']:g}"
+            lines.append(f"- {batch} images at {stage['size']} pixels, {rates}")
+        lines.append(f"- {last['seconds'] / 60:.0f} minutes of training")
+        lines.append(f"- SHA-256 of the tensors {weights_hash(path.with_suffix('.safetensors'))}")
+        lines += [f"- {recipe['note']}"] if "note" in recipe else []
+    files.write(Path(folder) / "README.md", "\n".join([*lines, ""]))
+
+
+def _trained(
+    cache: Cache,
+    backbone: str,
+    stages: tuple[Stage, ...],
+    classes: Classes,
+    teacher: GeoModel | None,
+    checks: Checks,
+) -> Path:
+    """The folder of a backbone's finished training, see `train`."""
+    photos = [classes.photos]
+    for data, _ in checks.values():
+        photos += [data.queries, data.database]
+    recipe = {
+        "backbone": backbone,
+        "stages": [asdict(stage) for stage in stages],
+        "photos": [each.fingerprint for each in photos],
+        "teacher": weights_hash(teacher) if teacher else None,
+        "precision": precision(),
+        "device": device().type,
+    }
+
+    def make(folder: Path) -> None:
+        train(backbone, stages, classes, teacher, checks, folder)
+
+    code = ("vgeo.study.pretrain",)
+    return cache.step("pretrained", f"pre-train {backbone}", recipe, make, code, resumes=True)
+
+
+def train(
+    backbone: str,
+    stages: tuple[Stage, ...],
+    classes: Classes,
+    teacher: GeoModel | None,
+    checks: Checks,
+    folder: Path,
+    every: int = CHECK_EVERY,
+    pace: Pace = Pace(),
+) -> None:
+    """Trains a backbone from random weights; leaves `model.safetensors`, `model.json`, `log.csv`.
+
+    Parameters
+    ----------
+    teacher : a model to imitate, in evaluation mode; None: the labels are learnt.
+    every : iterations between two scores on the checks.
+    """
+    where, seed = device(), STREETS.seed
+    torch.manual_seed(seed)
+    model = build(backbone).to(where).to(memory_format=torch.channels_last)
+    for module in model.modules():
+        if isinstance(module, torchvision.ops.StochasticDepth):
+            module.p = 0.0  # a network that has learned nothing yet loses too much by it
+    classifier = AngularMarginLoss(DIM, classes.count, MARGIN).to(where)
+    add_neck(model)
+    groups = [
+        {"params": model.parameters(), "lr": 1.0, "weight_decay": 0.02},
+        {"params": classifier.parameters(), "lr": LR_CLASSIFIER, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups)
+
+    def clip(*_):
+        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+
+    optimizer.register_step_pre_hook(clip)
+
+    def evaluate(iteration: int, kept: dict) -> dict:
+        stage, _ = _stage(stages, max(iteration - 1, 0))
+        return {"size": stage.size, **score(model, checks)}
+
+    total = sum(stage.iterations for stage in stages)
+    task = Task(
+        _Step(model, classifier, teacher),
+        [optimizer],
+        lambda first: _views(classes, stages, first, seed),
+        total,
+        epoch=every,
+        precision=precision(),
+        advice="lower the stages' rates",
+        rate=lambda iteration: _rate(stages, iteration),
+        evaluate=evaluate,
+    )
+    checkpoint = folder / "checkpoint.pt"
+    log, _ = run(task, checkpoint, f"pre-train {backbone}", pace)
+    fold_neck(model)
+    seconds = round(sum(row.get("seconds", 0) for row in log))
+    sizes = {
+        name: {"queries": len(data.queries), "database": len(data.database), "size": size}
+        for name, (data, size) in checks.items()
+    }
+    recipe = {
+        "backbone": backbone,
+        "stages": [asdict(stage) for stage in stages],
+        "margin": asdict(MARGIN),
+        "streets": asdict(STREETS),
+        "quarters": QUARTERS,
+        "images": len(classes.photos),
+        "classes": classes.count,
+        "iterations": total,
+        "score": log[-1] | {"seconds": seconds},
+        "checks": sizes,
+    }
+    write_log(log, folder / "log.csv")
+    save_weights(model, folder / "model.safetensors", recipe, torch.float16)
+    Checkpoint(checkpoint).remove()
+
+
+def score(model: nn.Module, checks: Checks) -> dict[str, float]:
+    """R@1 in percent on each of the checks."""
+    scores = {}
+    for name, (data, size) in checks.items():
+        database, queries = (
+            describe(model, photos.paths, size) for photos in (data.database, data.queries)
+        )
+        hits = first_hit(search(database, queries, 1)[0], data.positives)
+        scores[name] = round(recall(hits, 1), 1)
+    return scores
+
+
+class _Step(nn.Module):
+    """A step of pre-training: from labels, or from a teacher's descriptors of the same images."""
+
+    def __init__(self, model, classifier, teacher):
+        super().__init__()
+        self.model, self.classifier = model, classifier
+        self.teacher = (teacher,)  # in a tuple: no part of this module, and so not stored
+
+    def forward(self, iteration, labels, views):
+        descriptors = self.model(views)
+        [teacher] = self.teacher
+        if teacher is None:
+            loss = 0.5 * self.classifier(descriptors, labels) + tell_apart(*descriptors.chunk(2))
+        else:
+            with torch.no_grad():
+                wanted = teacher(views)
+            # the direction itself, and telling the batch's images apart as the teacher would
+            loss = (1 - (descriptors * wanted).sum(1)).mean()
+            loss = loss + 0.5 * tell_apart(descriptors, wanted)
+        return loss, {"loss": loss.detach()}
+
+
+def _stage(stages: tuple[Stage, ...], iteration: int) -> tuple[Stage, float]:
+    """The stage of an iteration, and the share of the stage that was done before it."""
+    for stage in stages:
+        if iteration < stage.iterations:
+            return stage, iteration / stage.iterations
+        iteration -= stage.iterations
+    return stages[-1], 1.0
+
+
+def _rate(stages: tuple[Stage, ...], iteration: int) -> float:
+    """The model's rate at an iteration."""
+    stage, done = _stage(stages, iteration)
+    rate = stage.lr_end + (stage.lr - stage.lr_end) * 0.5 * (1 + math.cos(math.pi * done))
+    return rate * min(1, (iteration + 1) / WARM_UP)
+
+
+def _views(
+    classes: Classes, stages: tuple[Stage, ...], first: int, seed: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The labels and augmented images of each iteration from `first` on."""
+    paths, where, begin = np.array(classes.photos.paths), device(), 0
+    for stage in stages:
+        start, end = max(first, begin), begin + stage.iterations
+        if start < end:
+            rows = pairs(classes.labels, stage.batch_size, start, end, seed)
+            loaded = load_batches(paths[np.concatenate(rows)], len(rows[0]), STREETS.size)
+            for iteration, (row, (_, images)) in enumerate(zip(rows, loaded, strict=True), start):
+                low, high = stage.strength
+                strength = low + (high - low) * (iteration - begin) / stage.iterations
+                generator = torch_stream(seed, iteration)
+                views = strong(images.to(where), stage.size, generator, strength)
+                views = views.contiguous(memory_format=torch.channels_last)
+                yield torch.from_numpy(classes.labels[row]).to(where), views
+        begin = end
+
+
+def pairs(
+    labels: np.ndarray, batch_size: int, first: int, last: int, seed: int
+) -> list[np.ndarray]:
+    """The rows of iterations first to last - 1: two images each of batch_size / 2 classes.
+
+    The second images of the classes follow in the second half, in the classes' order.
+    """
     members, start = by_class(labels)
     rows = []
     for iteration, row in enumerate(batches(labels, batch_size // 2, first, last, seed), first):
-        pick = np.random.default_rng([seed, 2, iteration]).random(len(row))
-        rows.append(
-            np.concatenate(
-                [
-                    row,
-                    members[start[labels[row]] + (pick * np.diff(start)[labels[row]]).astype(int)],
-                ]
-            )
-        )
+        pick = numpy_stream(seed, "second image of a class", iteration).random(len(row))
+        sizes = np.diff(start)[labels[row]]
+        second = members[start[labels[row]] + (pick * sizes).astype(int)]
+        rows.append(np.concatenate([row, second]))
     return rows
 
 
-def tell_apart(descriptors, others):
-    """InfoNCE: each descriptor should be nearest to its own counterpart among the batch's (van den Oord et al., 2018, eq. 4)."""
-    return F.cross_entropy(
-        descriptors @ others.T / TEMPERATURE,
-        torch.arange(len(descriptors), device=descriptors.device),
-    )
+def tell_apart(descriptors: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """InfoNCE: each descriptor should be nearest to its own counterpart among the batch's.
+
+    References
+    ----------
+    van den Oord et al., Representation Learning with Contrastive Predictive Coding, 2018, eq. 4.
+    """
+    own = torch.arange(len(descriptors), device=descriptors.device)
+    with torch.autocast(descriptors.device.type, enabled=False):
+        return F.cross_entropy(descriptors @ others.T / TEMPERATURE, own)
 
 
-def add_neck(model):
-    """Puts a BatchNorm before the head's linear layer: random weights describe all images nearly alike, and it spreads them."""
+def add_neck(model: GeoModel) -> None:
+    """Puts a BatchNorm before the head's linear layer.
+
+    Random weights describe all images nearly alike, and it spreads the descriptors.
+    """
     head = model.aggregation
-    model.aggregation = torch.nn.Sequential(
-        *head[:3], torch.nn.BatchNorm1d(head[3].in_features), *head[3:]
-    ).to(head[3].weight.device)
+    neck = nn.BatchNorm1d(head[3].in_features).to(head[3].weight.device)
+    model.aggregation = nn.Sequential(*head[:3], neck, *head[3:])
 
 
-def fold_neck(model):
-    """Takes the BatchNorm out again and into the linear layer: in evaluation mode the same function, with CosPlace's own head."""
+def fold_neck(model: GeoModel) -> None:
+    """Takes the BatchNorm out again and into the linear layer.
+
+    In evaluation mode the model stays the same function, with CosPlace's own head.
+    """
     head = model.aggregation
     neck, linear = head[3], head[4]
     with torch.no_grad():
         scale = neck.weight / torch.sqrt(neck.running_var + neck.eps)
         linear.bias += linear.weight @ (neck.bias - scale * neck.running_mean)
         linear.weight *= scale
-    model.aggregation = torch.nn.Sequential(*head[:3], *head[4:])
-
-
-def pretrain(cache, real=None):
-    """Renders, trains both backbones and writes `weights/<backbone>.safetensors` (fp16), its recipe and `log` beside it.
-
-    cache: folder of the rendered streets and checkpoints. real: a folder with `database` and `queries_v1` of photographs to score beside
-    the city's streets, never trained on.
-    """
-    streets = artefact(
-        cache,
-        "data",
-        {"pretraining": STREETS.__dict__, "quarters": QUARTERS, "version": VERSION},
-        lambda folder: write_pretraining(STREETS, folder, QUARTERS),
-    )
-    check = artefact(
-        cache,
-        "data",
-        {"plan": CHECK.__dict__, "version": VERSION},
-        lambda folder: write_city(CHECK, folder),
-    )
-    checks = {
-        "city": (
-            open_retrieval_set("city", check / "sf-xs/val/queries", check / "sf-xs/val/database"),
-            96,
-        )
-    }
-    if real:
-        checks["real"] = (
-            open_retrieval_set("real", Path(real) / "queries_v1", Path(real) / "database"),
-            128,
-        )
-    # all groups of one cell size: cells lie 50 m apart as rendered
-    table = cosplace_classes(read_images(streets, "pre-training images"))
-    teacher = None
-    for backbone, stages in STAGES.items():
-        folder = Path(cache) / "pretraining" / backbone
-        folder.mkdir(parents=True, exist_ok=True)
-        _pretrain(backbone, stages, table, teacher, checks, folder)
-        teacher = (
-            load_weights(build(backbone), CITY_WEIGHTS / f"{backbone}.safetensors")
-            .to(device(), memory_format=torch.channels_last)
-            .eval()
-        )
-    write_card()
-
-
-def write_card():
-    """Writes `weights/README.md` from the recipes that lie beside the weights."""
-    lines = [
-        "# Starting weights",
-        "",
-        "Made by `python -m vgeo pretrain` on daylight streets of invented quarters that no profile uses; no real photograph was trained on.",
-        "R@1 in percent, on streets never trained on: `city` San-Francisco-like ones of another seed, `real` photographs of San Francisco. The curve is in",
-        "the `.csv`, the recipe in the `.json`.",
-        "",
-    ]
-    for path in sorted(CITY_WEIGHTS.glob("*.json")):
-        recipe = json.loads(path.read_text())
-        last, checks = recipe["score"], recipe["checks"]
-        steps = "; ".join(
-            f"{s['iterations']} iterations of {s['batch_size']} at {s['size']} pixels, rate {s['lr']:g} to {s['lr_end']:g}"
-            for s in recipe["stages"]
-        )
-        scores = (
-            f"{name} {last[name]} ({c['queries']} queries, {c['database']} database photos, {c['size']} pixels)"
-            for name, c in checks.items()
-        )
-        lines += [
-            f"## {path.stem}",
-            "",
-            f"- score: {', '.join(scores)}",
-            f"- training: {steps}; {recipe['images']} images, {recipe['classes']} classes, {recipe['quarters']} quarters of seed {recipe['streets']['seed']}",
-            f"- time: {last['seconds'] / 60:.0f} minutes; file: fp16 safetensors, SHA-256 of the tensors {weights_hash(path.with_suffix('.safetensors'))}",
-            *([f"- {recipe['note']}"] if "note" in recipe else []),
-            "",
-        ]
-    (CITY_WEIGHTS / "README.md").write_text("\n".join(lines))
-
-
-def score(model, checks):
-    """R@1 in percent on each of the sets, {name: (RetrievalSet, image size)}."""
-    result = {}
-    for name, (data, size) in checks.items():
-        found = [
-            describe(model, list(part["path"]), size) for part in (data.database, data.queries)
-        ]
-        result[name] = round(recall(first_hit(search(*found, 1)[0], data.positives), 1), 1)
-    return result
-
-
-def _pretrain(backbone, stages, table, teacher, checks, folder):
-    where = device()
-    torch.manual_seed(STREETS.seed)
-    model = build(backbone).to(where, memory_format=torch.channels_last)
-    for module in model.modules():
-        if isinstance(module, torchvision.ops.StochasticDepth):
-            module.p = 0.0  # a network that has learned nothing yet loses too much by it
-    labels, paths = table["label"].to_numpy(), table["path"].to_numpy()
-    criterion = AngularMarginLoss(DIM, int(labels.max()) + 1, MARGIN).to(where)
-    add_neck(model)
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": model.parameters(), "weight_decay": 0.02},
-            {"params": criterion.parameters(), "weight_decay": 0.0},
-        ]
-    )
-    checkpoint = Checkpoint(
-        folder / "checkpoint.pt", model=model, criterion=criterion, optimizer=optimizer
-    )
-    state = checkpoint.load()
-    if not state:
-        untrained = {
-            "iteration": 0,
-            "size": stages[0].size,
-            "seconds": 0,
-            "loss": None,
-            **score(model, checks),
-        }
-        state = {"iteration": 0, "log": [untrained], "seconds": 0.0}
-    total = sum(stage.iterations for stage in stages)
-    began, first, losses = time.perf_counter() - state["seconds"], 0, []
-    with tqdm(
-        total=total, initial=state["iteration"], desc=f"pre-training {backbone}", unit=" iterations"
-    ) as bar:
-        for stage in stages:
-            start, last = max(state["iteration"], first), first + stage.iterations
-            rows = (
-                pairs(labels, stage.batch_size, start, last, STREETS.seed) if start < last else []
-            )
-            for row, (_, images) in zip(
-                rows,
-                load_batches(
-                    paths[np.concatenate(rows)] if rows else [], stage.batch_size, STREETS.size
-                ),
-            ):
-                done = (state["iteration"] - first) / stage.iterations
-                rate = stage.lr_end + (stage.lr - stage.lr_end) * 0.5 * (1 + np.cos(np.pi * done))
-                rate = float(
-                    rate * min(1, (state["iteration"] + 1) / 50)
-                )  # a plain float: checkpoints hold nothing else
-                optimizer.param_groups[0]["lr"], optimizer.param_groups[1]["lr"] = (
-                    rate,
-                    LR_CLASSIFIER * rate,
-                )
-                generator = torch.Generator().manual_seed(
-                    STREETS.seed * 1_000_003 + state["iteration"]
-                )
-                strength = stage.strength[0] + (stage.strength[1] - stage.strength[0]) * done
-                views = strong(images.to(where), stage.size, generator, strength).contiguous(
-                    memory_format=torch.channels_last
-                )
-                model.train()
-                with torch.autocast(where.type, torch.bfloat16, enabled=precision() == "bf16"):
-                    descriptors = model(views)
-                    if teacher:
-                        with torch.no_grad():
-                            wanted = teacher(views)
-                if teacher:
-                    # the direction itself, and telling the batch's images apart as the teacher would
-                    loss = (1 - (descriptors * wanted).sum(1)).mean() + 0.5 * tell_apart(
-                        descriptors, wanted
-                    )
-                else:
-                    one, two = descriptors.chunk(2)
-                    loss = 0.5 * criterion(
-                        descriptors, torch.from_numpy(labels[row]).to(where)
-                    ) + tell_apart(one, two)
-                losses.append(loss.item())
-                optimizer.zero_grad()
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-                optimizer.step()
-                state["iteration"] += 1
-                state["seconds"] = time.perf_counter() - began
-                bar.update()
-                if state["iteration"] % CHECK_EVERY == 0 or state["iteration"] == total:
-                    state["log"].append(
-                        {
-                            "iteration": state["iteration"],
-                            "size": stage.size,
-                            "seconds": round(state["seconds"]),
-                            "loss": round(float(np.mean(losses)), 3),
-                            **score(model, checks),
-                        }
-                    )
-                    losses = []
-                    checkpoint.save(**state)
-                    tqdm.write(json.dumps(state["log"][-1]))
-            first = last
-    fold_neck(model)
-    CITY_WEIGHTS.mkdir(exist_ok=True)
-    recipe = {
-        "backbone": backbone,
-        "stages": [stage.__dict__ for stage in stages],
-        "margin": MARGIN.__dict__,
-        "streets": STREETS.__dict__,
-        "quarters": QUARTERS,
-        "images": len(table),
-        "classes": table.attrs["classes"],
-        "iterations": total,
-        "score": state["log"][-1],
-        "checks": {
-            name: {"queries": len(data.queries), "database": len(data.database), "size": size}
-            for name, (data, size) in checks.items()
-        },
-    }
-    save_weights(model, CITY_WEIGHTS / f"{backbone}.safetensors", recipe, torch.float16)
-    with open(CITY_WEIGHTS / f"{backbone}.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, state["log"][0])
-        writer.writeheader()
-        writer.writerows(state["log"])
-    print(
-        f"{backbone}: {state['log'][-1]}, weights {weights_hash(CITY_WEIGHTS / f'{backbone}.safetensors')[:16]}"
-    )
+    model.aggregation = nn.Sequential(*head[:3], *head[4:])
