@@ -1,160 +1,136 @@
-"""Where photos are located and how sure: what was chosen on validation photos, what that gives on the test -> results/benchmarks/locate*.csv.
+"""How often `vgeo locate` is right, and how well its confidence holds.
 
-    .venv/bin/python tests/benchmarks/locate.py REAL CITY
+    python benchmarks/locate.py REAL CITY
 
-REAL and CITY hold sf-xs/val and sf-xs/test, REAL photographs and sf-xs/train too, CITY what `python -m vgeo data` rendered. The packaged weights were
-trained on neither. Validation: val's queries in its database; and the photographs of REAL's train taken from 2017 on in those before, as val and test are
-split. From it come the image size and the calibration in vgeo/data/locate.json, which this writes, and `locate.SHORTLIST` and `locate.REACH`,
-which are set there by hand. The test is asked once, with what was chosen.
+REAL and CITY are folders that hold sf-xs/val and sf-xs/test. REAL's are photographs, and it holds
+sf-xs/train too; CITY is what `vgeo data` renders. The packaged weights were trained on neither.
+
+There are three validation sets: the queries of both val folders, and the photographs of REAL's
+train that were taken from 2017 on, located among the earlier ones. They choose the image size and
+give the calibration in vgeo/locate/calibration.json, which this program writes. SHORTLIST and REACH
+of vgeo/locate/index.py were chosen from them by hand. The test sets are only measured. Results are
+written to benchmarks/results/locate.csv and locate_choices.csv.
 """
 
-import dataclasses
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from vgeo import locate
-from vgeo.locate.confidence import brier, calibration_error, fit
-from vgeo.photos.places import positions
-from vgeo.photos.tables import read_photos
-from vgeo.photos.layout import find
+from vgeo.locate import confidence
+from vgeo.locate.index import RADIUS, REACH, SHIPPED, SHORTLIST, Index
 from vgeo.models.network import build
 from vgeo.models.weights import weights_hash
+from vgeo.photos.layout import find
+from vgeo.photos.tables import read_photos
 
-OUT = Path(__file__).resolve().parents[2] / "results" / "benchmarks"
-SIZES, SHORTLISTS, REACHES = (96, 128, 160, 192), (1, 10, 20), (1, 3, 14)
-
-
-def parts(top, split):
-    return read_photos(find(top, "sf-xs", split, "database")), read_photos(
-        find(top, "sf-xs", split, "queries")
-    )
+OUT = Path(__file__).parent / "results"
+SIZES = (96, 128, 160, 192)  # pixels
+CHOICES = [(1, 1)] + [(shortlist, reach) for shortlist in (10, 20) for reach in (1, 3, 14)]
 
 
-def by_year(table, year=2017):
-    """(database, queries): the photos before and from a year on."""
-    later = table["month"] >= 100 * year
-    return tuple(table[rows].reset_index(drop=True) for rows in (~later, later))
+def folders(top, split):
+    """The database and the queries of a split of sf-xs."""
+    return [read_photos(find(top, "sf-xs", split, kind)) for kind in ("database", "queries")]
 
 
-def asked(index, queries):
-    """(Answers, right) of the queries."""
-    answers = index.locate(list(queries["path"]))
-    return answers, np.linalg.norm(answers.xy - positions(queries), axis=1) <= locate.RADIUS
+def by_year(photos, year=2017):
+    """The photos taken before a year as the database, those from that year on as queries."""
+    later = photos.table["month"].to_numpy() >= 100 * year
+    return [photos.take(~later), photos.take(later)]
 
 
-def shares(model, sets, size, shortlist=locate.SHORTLIST, reach=locate.REACH):
-    """What a choice gives on each set: {..., set: percent within 25 m}."""
-    chosen = locate.SHORTLIST, locate.REACH
-    locate.SHORTLIST, locate.REACH = shortlist, reach
-    found = {
-        name: round(100 * float(asked(locate.Index(database, model, size), queries)[1].mean()), 1)
-        for name, (database, queries) in sets.items()
-    }
-    locate.SHORTLIST, locate.REACH = chosen
-    row = {"size": size, "shortlist": shortlist, "reach": reach, **found}
+def ask(index, queries):
+    """The answers for the queries, and which are right."""
+    answers = index.locate(queries.paths)
+    return answers, np.linalg.norm(answers.xy - queries.xy, axis=1) <= RADIUS
+
+
+def shares(model, sets, size, shortlist=SHORTLIST, reach=REACH):
+    """A row of locate_choices.csv: percent of right answers on each set."""
+    row = {"size": size, "shortlist": shortlist, "reach": reach}
+    for name, (database, queries) in sets.items():
+        index = Index(database, model, size, shortlist=shortlist, reach=reach)
+        row[name] = round(100 * float(ask(index, queries)[1].mean()), 1)
     print(row, flush=True)
     return row
 
 
 def smallest(rows, sets):
-    """The smallest size whose share is within a standard error of the best, over all queries of all sets (Breiman et al., 1984)."""
-    count = {name: len(queries) for name, (_, queries) in sets.items()}
-    found = [sum(row[name] * n for name, n in count.items()) / sum(count.values()) for row in rows]
-    error = (max(found) * (100 - max(found)) / sum(count.values())) ** 0.5
+    """The smallest size whose share of right answers is within a standard error of the best's.
+
+    The share is that of all queries of all sets. The rule is that of Breiman et al. (Classification
+    and Regression Trees, 1984).
+    """
+    counts = [len(queries) for _, queries in sets.values()]
+    found = [np.average([row[name] for name in sets], weights=counts) for row in rows]
+    error = np.sqrt(max(found) * (100 - max(found)) / sum(counts))
     return next(row["size"] for row, share in zip(rows, found) if share >= max(found) - error)
 
 
-def scores(name, confidence, promised, right):
-    return {
-        "set": name,
-        "confidence": confidence,
-        "queries": len(right),
-        "within 25 m": round(100 * float(right.mean()), 1),
-        "promised": round(100 * float(np.mean(promised)), 1),
-        "Brier": round(brier(promised, right), 4),
-        "calibration error": round(calibration_error(promised, right), 4),
+def calibrate(model, size, sets):
+    """Fits the calibration to the real validation sets and writes it into the package."""
+    known = [ask(Index(database, model, size), queries) for database, queries in sets]
+    right = np.concatenate([right for _, right in known])
+    calibration = confidence.fit(np.concatenate([a.features for a, _ in known]), right)
+    photos = "photos of San Francisco (2017 to 2021), located among earlier ones,"
+    content = {
+        "weights_hash": weights_hash(model),
+        "size": size,
+        "fitted_to": f"{len(right)} {photos}",
+        "made_by": "benchmarks/locate.py",
+        "right": int(right.sum()),
+        "calibration": asdict(calibration),
     }
+    SHIPPED.write_text(json.dumps(content, indent=2) + "\n")
+    return calibration
+
+
+def test(name, model, size, database, queries, shipped):
+    """The rows of locate.csv of a test set: four ways to say how confident an answer is."""
+    start = time.perf_counter()
+    index = Index(database, model, size)
+    seconds = [time.perf_counter() - start]
+    held = index.held_out
+    own = confidence.fit(held.answers.features, held.right)
+    seconds.append(time.perf_counter() - start - sum(seconds))
+    answers, right = ask(index, queries)
+    seconds.append((time.perf_counter() - start - sum(seconds)) / len(queries))
+    print(f"{name}: {index.described} of {len(database)} photos described in {seconds[0]:.1f} s")
+    print(f"{name}: calibrated in {seconds[1]:.1f} s, {seconds[2]:.3f} s a query")
+    nearest = ask(Index(database, model, size, shortlist=1), queries)[1]
+    print(f"{name}: {100 * nearest.mean():.1f} % right by the nearest descriptor alone")
+    ways = {
+        "held-out photos": own(answers.features),
+        "shipped": shipped(answers.features),
+        "constant, the held-out share": np.full(len(right), held.right.mean()),
+        "constant, the queries' own share": np.full(len(right), right.mean()),
+    }
+    rows = [
+        {"set": name, "confidence": way} | confidence.scores(p, right) for way, p in ways.items()
+    ]
+    return pd.DataFrame(rows)
 
 
 def main(real, city):
     model = build("resnet18", "city").eval()
-    sets = {
-        "real val": parts(real, "val"),
-        "real train": by_year(read_photos(find(real, "sf-xs", "train"))),
-        "city val": parts(city, "val"),
-    }
+    train = read_photos(find(real, "sf-xs", "train"))
+    real_sets = {"real val": folders(real, "val"), "real train": by_year(train)}
+    sets = real_sets | {"city val": folders(city, "val")}
     choices = [shares(model, sets, size) for size in SIZES]
     size = smallest(choices, sets)
-
-    known = [
-        asked(locate.Index(sets[name][0], model, size), sets[name][1])
-        for name in ("real val", "real train")
-    ]
-    features, right = (
-        np.concatenate([answers.features for answers, _ in known]),
-        np.concatenate([r for _, r in known]),
-    )
-    shipped = fit(features, right)
-    made_of = f"{len(right)} photographs of San Francisco from 2017 to 2021 among earlier ones"
-    locate.SHIPPED.write_text(
-        json.dumps(
-            {
-                "weights": weights_hash(model),
-                "size": size,
-                "made_of": made_of,
-                "made_by": "tests/benchmarks/locate.py",
-                "right": int(right.sum()),
-                "calibration": dataclasses.asdict(shipped),
-            },
-            indent=2,
-        )
-        + "\n"
-    )
-    rows = []
-    for name, (database, queries) in (
-        ("real test", parts(real, "test")),
-        ("city test", parts(city, "test")),
-    ):
-        began = time.perf_counter()
-        index = locate.Index(database, model, size)
-        print(
-            f"{name}: {index.described} of {len(database)} described in {time.perf_counter() - began:.1f} s"
-        )
-        began = time.perf_counter()
-        held = index.held_out()
-        own = fit(held.answers.features, held.right)
-        print(f"{name}: calibrated in {time.perf_counter() - began:.1f} s")
-        began = time.perf_counter()
-        answers, right = asked(index, queries)
-        print(f"{name}: {(time.perf_counter() - began) / len(queries):.3f} s a query")
-        rows += [
-            scores(name, "held-out photos", own(answers.features), right),
-            scores(name, "shipped", shipped(answers.features), right),
-            scores(
-                name, "constant, the held-out share", np.full(len(right), held.right.mean()), right
-            ),
-            scores(
-                name, "constant, the queries' own share", np.full(len(right), right.mean()), right
-            ),
-        ]
-        locate.SHORTLIST, chosen = 1, locate.SHORTLIST
-        print(
-            f"{name}: nearest descriptor alone {100 * asked(index, queries)[1].mean():.1f} within 25 m"
-        )
-        locate.SHORTLIST = chosen
-    table = pd.DataFrame(rows)
-    table.to_csv(OUT / "locate.csv", index=False)
-    print(table.to_string(index=False), flush=True)
-    choices += [
-        shares(model, sets, size, shortlist, reach)
-        for shortlist in SHORTLISTS
-        for reach in (REACHES if shortlist > 1 else REACHES[:1])
-    ]
+    shipped = calibrate(model, size, real_sets.values())
+    tests = {"real test": folders(real, "test"), "city test": folders(city, "test")}
+    rows = [test(name, model, size, *photos, shipped) for name, photos in tests.items()]
+    table = pd.concat(rows, ignore_index=True)
+    digits = {"within 25 m, %": 1, "mean confidence, %": 1}
+    table.round(digits | {"calibration error": 4}).round(4).to_csv(OUT / "locate.csv", index=False)
+    print(table.round(4).to_string(index=False), flush=True)
+    choices += [shares(model, sets, size, *choice) for choice in CHOICES]
     pd.DataFrame(choices).to_csv(OUT / "locate_choices.csv", index=False)
 
 

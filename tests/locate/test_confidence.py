@@ -86,11 +86,11 @@ def test_a_group_is_held_out_together():
     np.testing.assert_allclose(halves[groups % 2 == 0], expected)
 
 
-def test_a_cross_fit_copes_with_a_fold_of_one_kind():
+def test_a_cross_fit_copes_with_a_fold_of_one_kind(refused):
     features, groups = np.arange(12.0)[:, None], np.repeat([0, 1], 6)
-    np.testing.assert_allclose(
-        cross_fitted(features, groups == 1, groups), [7 / 8] * 6 + [1 / 8] * 6
-    )
+    found = cross_fitted(features, groups == 1, groups)
+    np.testing.assert_allclose(found, [7 / 8] * 6 + [1 / 8] * 6)
+    refused(lambda: cross_fitted(features, groups == 1, groups * 0), "add photos of other places")
 
 
 def test_scores_by_hand():

@@ -185,6 +185,12 @@ def test_the_confidence_is_fitted_to_enough_held_out_photos(tmp_path, make_photo
     held, (calibration, words) = index.held_out, index.calibrate()
     assert held.right.sum() == 2 * ENOUGH and (~held.right).sum() == ENOUGH
     assert calibration == fit(held.answers.features, held.right)
+    # A square's own photos have no say in their confidence: changing their outcome changes nothing.
+    inside = (held.xy[:, 0] // 500) == (held.xy[0, 0] // 500)
+    assert 0 < inside.sum() < 60
+    other = replace(held, right=held.right ^ inside)
+    np.testing.assert_array_equal(held.confidence(500)[inside], other.confidence(500)[inside])
+    assert (held.confidence(500)[~inside] != other.confidence(500)[~inside]).all()
     assert (
         "fitted to 60 of your photos" in words and "67 % of the answers were within 25 m" in words
     )

@@ -76,16 +76,22 @@ def cross_fitted(features, right, groups, folds: int = 10) -> np.ndarray:
     ----------
     features : float (Q, F).
     right : bool (Q,).
-    groups : int (Q,), at least two different ones. Answers of one group are held out together.
+    groups : int (Q,). Answers of one group are held out together.
 
     Returns
     -------
     float64 (Q,).
+
+    Raises
+    ------
+    VgeoError : all answers are of one group.
     """
     features, right = np.asarray(features, float), np.asarray(right, bool)
-    splits = GroupKFold(min(folds, len(np.unique(groups)))).split(features, right, groups)
+    folds = min(folds, len(np.unique(groups)))
+    if folds < 2:
+        raise VgeoError("all known answers are of one place: add photos of other places")
     probability = np.empty(len(right))
-    for others, held in splits:
+    for others, held in GroupKFold(folds).split(features, right, groups):
         probability[held] = fit(features[others], right[others])(features[held])
     return probability
 

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from vgeo.device import device
 from vgeo.errors import VgeoError
 from vgeo.files import code_hash, key
-from vgeo.locate.confidence import Calibration, fit
+from vgeo.locate.confidence import Calibration, cross_fitted, fit
 from vgeo.locate.store import Store, photo_key, user_cache
 from vgeo.models.convert import open_model
 from vgeo.models.geowarp import GRID, local_features
@@ -75,12 +75,22 @@ class HeldOut:
     answers : the rest's answers.
     right : bool (Q,), whether the answer is within RADIUS of the photo.
     nearest : float64 (Q,), metres to the nearest photo of the rest.
+    xy : float64 (Q, 2), where the photos were taken: UTM east and north, metres.
     """
 
     rows: np.ndarray
     answers: Answers
     right: np.ndarray
     nearest: np.ndarray
+    xy: np.ndarray
+
+    def confidence(self, side: float = 100.0) -> np.ndarray:
+        """The confidence of each answer, float64 (Q,), 0 to 1.
+
+        It comes from a fit to the photos outside the photo's own square of `side` metres.
+        """
+        squares = np.unique(self.xy // side, axis=0, return_inverse=True)[1].ravel()
+        return cross_fitted(self.answers.features, self.right, squares)
 
 
 class Index:
@@ -200,7 +210,7 @@ class Index:
         metres, rows = tree.query(self.xy[chosen], most_barred + 1)
         neighbours = zip(metres, rows, barred, strict=True)
         nearest = np.array([far[~np.isin(near, out)][0] for far, near, out in neighbours])
-        return HeldOut(chosen, answers, right, nearest)
+        return HeldOut(chosen, answers, right, nearest, self.xy[chosen])
 
     def calibrate(self) -> tuple[Calibration | None, str]:
         """The Calibration for this index's answers, and sentences that say what it was fitted to.
