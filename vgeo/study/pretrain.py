@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ from vgeo.study.folders import cache_of, clone
 from vgeo.training.augment import strong
 from vgeo.training.batches import batches, by_class
 from vgeo.training.checkpoint import Checkpoint
-from vgeo.training.loop import Pace, Task, run, write_log
+from vgeo.training.loop import PACE, Pace, Task, run, write_log
 from vgeo.training.losses import AngularMarginLoss, Margin
 
 STREETS = Plan(size=96, seed=977, images_per_class=16)  # a seed that no profile uses
@@ -111,22 +112,19 @@ def pretrain(out: Path | None = None, real: Path | None = None, cache: Cache | N
         raise VgeoError("pretrain trains in one process: start it without torchrun")
     out = Path(out) if out else clone() / "runs" / "pretrained"
     cache = cache or Cache(cache_of())
-    city = ("vgeo.city.write",)
-    recipe = {"plan": asdict(STREETS), "quarters": QUARTERS}
-    streets = cache.step(
-        "data",
-        "render streets to pre-train on",
-        recipe,
-        lambda folder: write_pretraining(STREETS, folder, QUARTERS),
-        city,
-    )
-    check = cache.step(
-        "data",
-        "render streets to validate on",
-        {"plan": asdict(CHECK)},
-        lambda folder: write_city(CHECK, folder),
-        city,
-    )
+
+    def render(what: str, plan: Plan, quarters: int) -> Path:
+        def make(folder: Path) -> None:
+            if quarters:
+                write_pretraining(plan, folder, quarters)
+            else:
+                write_city(plan, folder)
+
+        recipe = {"plan": asdict(plan), "quarters": quarters}
+        return cache.step("data", f"render streets to {what}", recipe, make, ("vgeo.city.write",))
+
+    streets = render("pre-train on", STREETS, QUARTERS)
+    check = render("validate on", CHECK, 0)
     val = check / "sf-xs/val"
     checks: Checks = {"city": (open_dataset("city", val / "queries", val / "database"), 96)}
     if real:
@@ -142,9 +140,8 @@ def pretrain(out: Path | None = None, real: Path | None = None, cache: Cache | N
             files.write(out / f"{backbone}.{suffix}", content)
         teacher = load_weights(build(backbone), folder / "model.safetensors")
         teacher = teacher.to(device()).to(memory_format=torch.channels_last).eval()
-        say(
-            f"{out / backbone}.safetensors: {json.loads((folder / 'model.json').read_text())['score']}"
-        )
+        last = json.loads((folder / "model.json").read_text())["score"]
+        say(f"{out / backbone}.safetensors: {last}")
     write_card(out)
 
 
@@ -153,10 +150,10 @@ def write_card(folder: Path) -> None:
     lines = [
         "# Starting weights",
         "",
-        "Made by `vgeo pretrain` on rendered daylight streets that no profile uses. No real photograph",
-        "was trained on. Scores are R@1 in percent on streets never trained on: `city` are rendered",
-        "San-Francisco-like ones, `real` are photographs of San Francisco. The `.csv` has the curve, the",
-        "`.json` the recipe. Files are safetensors of float16.",
+        "Made by `vgeo pretrain` on rendered daylight streets that no profile uses. No real",
+        "photograph was trained on. Scores are R@1 in percent on streets never trained on: `city`",
+        "are rendered San-Francisco-like ones, `real` are photographs of San Francisco. The `.csv`",
+        "has the curve, the `.json` the recipe. Files are safetensors of float16.",
     ]
     for path in sorted(Path(folder).glob("*.json")):
         recipe = json.loads(path.read_text())
@@ -215,7 +212,7 @@ def train(
     checks: Checks,
     folder: Path,
     every: int = CHECK_EVERY,
-    pace: Pace = Pace(),
+    pace: Pace = PACE,
 ) -> None:
     """Trains a backbone from random weights; leaves `model.safetensors`, `model.json`, `log.csv`.
 
@@ -388,7 +385,7 @@ def add_neck(model: GeoModel) -> None:
 
     Random weights describe all images nearly alike, and it spreads the descriptors.
     """
-    head = model.aggregation
+    head: Any = model.aggregation
     neck = nn.BatchNorm1d(head[3].in_features).to(head[3].weight.device)
     model.aggregation = nn.Sequential(*head[:3], neck, *head[3:])
 
@@ -398,7 +395,7 @@ def fold_neck(model: GeoModel) -> None:
 
     In evaluation mode the model stays the same function, with CosPlace's own head.
     """
-    head = model.aggregation
+    head: Any = model.aggregation
     neck, linear = head[3], head[4]
     with torch.no_grad():
         scale = neck.weight / torch.sqrt(neck.running_var + neck.eps)

@@ -72,6 +72,9 @@ class Pace:
     checkpoint_seconds: float = 30.0
 
 
+PACE = Pace()
+
+
 @dataclass
 class Task:
     """What `run` trains.
@@ -107,7 +110,7 @@ class Task:
     images: int = 0
 
 
-def run(task: Task, checkpoint: Path, label: str, pace: Pace = Pace()) -> tuple[list[dict], dict]:
+def run(task: Task, checkpoint: Path, label: str, pace: Pace = PACE) -> tuple[list[dict], dict]:
     """Trains a task and returns its log and what its evaluations kept.
 
     Killed at any moment, the next call with the same checkpoint ends with the same weights. The log
@@ -245,7 +248,7 @@ def train_extractor(
     extra: nn.Module | None = None,
     extra_rate: float | None = None,
     label: str = "training",
-    pace: Pace = Pace(),
+    pace: Pace = PACE,
 ) -> None:
     """Trains by CosPlace and leaves the weights of the epoch that validates best, and `log.csv`.
 
@@ -350,7 +353,7 @@ def train_beside(
     precision: str,
     folder: Path,
     label: str = "training",
-    pace: Pace = Pace(),
+    pace: Pace = PACE,
 ) -> None:
     """Trains a technique's layers by their own loss beside an extractor that stays as it is.
 
