@@ -9,7 +9,7 @@ import pytest
 
 from vgeo.errors import VgeoError
 from vgeo.photos import layout
-from vgeo.report.original import printed
+from vgeo.report.original import logged, printed
 from vgeo.study import costs, folders, profiles
 from vgeo.study.profiles import PROFILES, ClassSizes, Profile, Training, profile
 from vgeo.study.rows import TABLES, TRAININGS, Evaluation, Fusion, backbone_of
@@ -97,6 +97,12 @@ def test_the_paper_profile_holds_the_facts_of_the_original():
     losses = (warp.self_supervised_weight, warp.feature_wise_weight, warp.consistency_weight)
     assert losses == (1.0, 10.0, 0.1)
     assert paper.counts["classes"] == 5_965
+
+
+def test_counts_of_the_original_are_those_of_its_logs():
+    counts = profile("paper").counts
+    for row in logged().itertuples():
+        assert counts[row.dataset, "test", "queries"] == row.queries
 
 
 def test_every_cell_of_the_original_has_a_row():
