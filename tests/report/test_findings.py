@@ -91,8 +91,8 @@ def test_the_limits_are_computed(measured):
         "Databases: 2,000 photos, of which 1.0 % are right for a query (sf-xs); "
         "1,000 photos, of which 1.0 % are right for a query (tokyo-xs)."
     )
-    assert "+2.0 points on sf-xs, -3.0 points on tokyo-xs and +20.0 points" in training
-    assert "overlap on 2 of 3 data sets" in training and "ImageNet" in training
+    assert "by +2.0 on sf-xs, -3.0 on tokyo-xs and +20.0 on tokyo-night points" in training
+    assert "apart on 1 of 3 data sets" in training and "ImageNet" in training
     assert "say little" not in training
 
 
@@ -100,7 +100,22 @@ def test_a_training_that_moves_nothing_is_said_to_tell_little(measured):
     path = measured / "tables" / "recalls_losses.csv"
     recalls = pd.read_csv(path)
     recalls[recalls["dataset"] != "tokyo-night"].to_csv(path, index=False)
-    assert "overlap on 2 of 2" in limits(measured)[-1] and "say little" in limits(measured)[-1]
+    assert "apart on 0 of 2" in limits(measured)[-1] and "say little" in limits(measured)[-1]
+
+
+@pytest.mark.parametrize(("p", "clear"), [((0.2, 0.3, 0.6), 0), ((0.2, 0.01, 0.04), 2)])
+def test_paired_tests_against_the_start_are_used_where_there_are(measured, p, clear):
+    rows = [
+        ("CosFace", "starting weights", dataset, "R@1", each)
+        for dataset, each in zip("abc", p, strict=True)
+    ]
+    rows += [("ArcFace", "CosFace", "a", "R@1", 0.001)]
+    columns = ["condition", "against", "dataset", "metric", "p"]
+    path = measured / "tables" / "paired_losses.csv"
+    pd.DataFrame(rows, columns=columns).to_csv(path, index=False)
+    training = limits(measured)[-1]
+    assert f"more than chance (p < 0.05) on {clear} of 3 data sets" in training
+    assert ("say little" in training) == (clear == 0)
 
 
 def test_a_folder_without_tables_has_no_limits(tmp_path):

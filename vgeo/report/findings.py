@@ -14,7 +14,7 @@ import pandas as pd
 from vgeo.errors import VgeoError
 from vgeo.files import write
 from vgeo.report import original, tables
-from vgeo.report.claims import VERDICTS
+from vgeo.report.claims import ALPHA, VERDICTS
 from vgeo.study.profiles import PROFILES
 
 BEGIN, END = "<!-- findings -->", "<!-- /findings -->"
@@ -107,11 +107,11 @@ def limits(results: str | os.PathLike) -> list[str]:
         column = "positives per query (median)"
         tests = table[~table["dataset"].str.endswith(" val")]
         words = tests["database"].map("{:,} photos".format)
-        words += (100 * tests[column] / tests["database"]).map(", of which {:.1f} % are right for a query".format)
-        each = tests["dataset"].groupby(words, sort=False).agg(lambda names: _listed(list(names)))
-        lines.append(
-            f"Databases: {'; '.join(f'{text} ({on})' for text, on in each.items())}."
+        words += (100 * tests[column] / tests["database"]).map(
+            ", of which {:.1f} % are right for a query".format
         )
+        each = tests["dataset"].groupby(words, sort=False).agg(lambda names: _listed(list(names)))
+        lines.append(f"Databases: {'; '.join(f'{text} ({on})' for text, on in each.items())}.")
     if (recalls := _read(folder, "recalls_losses")) is not None:
         lines.append(_training(folder, recalls))
     return lines
@@ -122,17 +122,28 @@ def _training(folder: Path, recalls: pd.DataFrame) -> str:
     path = folder / "run.json"
     run = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     known = PROFILES.get(run.get("profile", ""))
-    words = f"The start is {START[known.weights]}. " if known else ""
+    text = f"Trainings start from {START[known.weights]}. " if known else ""
     of_start, trained = (
         recalls[_is(recalls, condition=condition, metric="R@1")].set_index("dataset")
         for condition in ("starting weights", "CosFace")
     )
     moves = (trained["value"] - of_start["value"]).dropna()
-    each = _listed([f"{points:+.1f} points on {dataset}" for dataset, points in moves.items()])
-    apart = trained["ci_low"].gt(of_start["ci_high"]) | trained["ci_high"].lt(of_start["ci_low"])
-    text = f"{words}CosFace training moves its R@1 by {each}; the 95 % intervals before and after "
-    text += f"overlap on {(~apart[moves.index]).sum()} of {len(moves)} data sets."
-    if not apart.any():
+    each = _listed([f"{points:+.1f} on {dataset}" for dataset, points in moves.items()])
+    text += f"CosFace training moves the start's R@1 by {each} points; "
+    tests = _read(folder, "paired_losses")
+    if tests is not None:
+        wanted = {"condition": "CosFace", "against": "starting weights", "metric": "R@1"}
+        tests = tests[_is(tests, **wanted)]
+    if tests is None or tests.empty:
+        clear = trained["ci_low"].gt(of_start["ci_high"]) | trained["ci_high"].lt(
+            of_start["ci_low"]
+        )
+        text += f"the 95 % intervals before and after are apart on {clear.sum()}"
+    else:
+        clear = tests["p"] < ALPHA
+        text += f"the exact paired test finds more than chance (p < {ALPHA}) on {clear.sum()}"
+    text += f" of {len(moves)} data sets."
+    if not clear.any():
         text += " So comparisons of trainings say little about the techniques."
     return text
 
