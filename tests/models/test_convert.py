@@ -92,12 +92,6 @@ class Parallel(nn.Module):
         self.module = module
 
 
-@pytest.fixture(params=["resnet18", "efficientnet_v2_s"])
-def theirs(request):
-    torch.manual_seed(3)
-    return request.param, Theirs(request.param).eval()
-
-
 def local_pair():
     return (F.normalize(torch.randn(2, 8, GRID, GRID), dim=1) for _ in range(2))
 
@@ -122,9 +116,12 @@ def close(ours, theirs):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_a_released_network_describes_as_it_did(theirs, tmp_path, prefix):
-    name, net = theirs
+@pytest.mark.parametrize(
+    "name, prefix", [("resnet18", ""), ("resnet18", "module."), ("efficientnet_v2_s", "")]
+)
+def test_a_released_network_describes_as_it_did(name, prefix, tmp_path):
+    torch.manual_seed(3)
+    net = Theirs(name).eval()
     state = OrderedDict((prefix + key, value) for key, value in net.state_dict().items())
     torch.save(state, tmp_path / "a.pth")
     content, images = read_pth(tmp_path / "a.pth"), torch.randn(2, 3, 64, 64)
@@ -164,16 +161,18 @@ def test_a_geowarp_checkpoint(tmp_path):
         assert weights_hash(load_weights(empty, file)) == weights_hash(getattr(content, name))
 
 
-def test_our_models_load_in_the_published_code(theirs, tmp_path):
-    name, net = theirs
-    model, images = build(name).eval(), torch.randn(1, 3, 64, 64)
+@pytest.mark.parametrize("name", CHANNELS)
+def test_our_models_load_in_the_published_code(name, tmp_path):
+    net, model, images = Theirs(name).eval(), build(name).eval(), torch.randn(1, 3, 64, 64)
     export(model, tmp_path / "model.pth")
     net.load_state_dict(torch.load(tmp_path / "model.pth", weights_only=True))  # strict
     with torch.no_grad():
         close(net(images), model(images))
 
 
-@pytest.mark.parametrize("name", CHANNELS)
+@pytest.mark.parametrize(
+    "name", ["resnet18", pytest.param("efficientnet_v2_s", marks=pytest.mark.slow)]
+)
 def test_our_geowarp_loads_in_the_authors_code(name, tmp_path):
     """Their evalGeowarp.py wraps the network in DataParallel before it loads, strictly."""
     torch.manual_seed(5)

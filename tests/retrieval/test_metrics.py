@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
@@ -13,6 +13,7 @@ from vgeo.retrieval.metrics import first_hit, interval, paired_test, recall
 from vgeo.retrieval.search import search
 
 
+@settings(deadline=None)
 @given(st.integers(1, 20), st.integers(1, 12), st.integers(0, 2**32 - 1))
 def test_recall_is_the_naive_count(q, k, seed):
     """Random predictions, with queries that have no positive."""
@@ -46,6 +47,7 @@ def test_mistakes():
             statistic(np.array([], dtype=bool))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 400), st.integers(0, 400), st.floats(0.5, 0.999))
 def test_interval_solves_wilsons_equation(queries, right, level):
     """Each end is a share p from which the observed one differs by z standard errors of p."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vgeo.errors import VgeoError
@@ -100,6 +100,7 @@ def test_pair_scores_at_the_edges(album):
             pair_scores(*arguments, np.array([pair]), 32)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**31), st.integers(1, 8))
 def test_rerank_sorts_the_first_k_alone(seed, k):
     rng = np.random.default_rng(seed)

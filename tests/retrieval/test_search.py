@@ -3,7 +3,7 @@
 import faiss
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vgeo.errors import VgeoError
@@ -41,6 +41,7 @@ def test_brute_force(size):
         assert_same((predictions, distances), brute_force(database, queries, k))
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 200),
     st.integers(0, 25),
