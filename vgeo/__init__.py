@@ -4,18 +4,19 @@
 >>> database, queries = (vgeo.describe(model, paths, size=224) for paths in (known, new))
 >>> predictions, distances = vgeo.search(database, queries, k=5)
 
-`rerank` orders predictions by other scores, `recall` rates them, and `open_index(folder)` makes an
-index of a folder of photos. Each is imported at its first use, torch with it.
+`first_hit` and `recall` rate predictions, `rerank` orders them by other scores, and
+`open_index(folder)` makes an index of a folder of photos. Each is imported at its first use.
 """
 
 from importlib import import_module
 
 __version__ = "1.1.0"
-__all__ = ["build", "describe", "open_index", "recall", "rerank", "search"]
+__all__ = ["build", "describe", "first_hit", "open_index", "recall", "rerank", "search"]
 
 _MODULES = {
     "build": "vgeo.models.network",
     "describe": "vgeo.retrieval.describe",
+    "first_hit": "vgeo.retrieval.metrics",
     "open_index": "vgeo.locate.index",
     "recall": "vgeo.retrieval.metrics",
     "rerank": "vgeo.retrieval.rerank",
