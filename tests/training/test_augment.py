@@ -6,8 +6,9 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as reference
 
-from vgeo import augment
+from vgeo.device import Share
 from vgeo.models.network import IMAGENET_MEAN, IMAGENET_STD
+from vgeo.training import augment
 
 
 def generator(seed=0):
@@ -47,42 +48,73 @@ def test_one_change_is_torchvisions(name, atol):
         for image, factor in zip(images, factors)
     ]
     expected = torch.stack(expected)
-    assert 0 < expected.min() and expected.max() < 1 and (expected - images).abs().mean() > 0.01
+    assert expected.min() > 0 and expected.max() < 1 and (expected - images).abs().mean() > 0.01
     close(apply(images, **{name: factors}), expected, atol)
 
 
-def test_jitter_is_torchvisions_changes_in_turn(monkeypatch):
-    images, drawn = pale(), []
-    real = augment.colour_matrices
-    monkeypatch.setattr(
-        augment, "colour_matrices", lambda *factors: drawn.append(factors) or real(*factors)
-    )
+# What no change of contrast or hue leaves as it is: two greys, and two colours of one luma and mean
+LEVEL, STEP = 0.1, 0.01
+COLOUR = torch.linalg.cross(torch.ones(3), torch.tensor(augment.LUMA))
+COLOUR = STEP * COLOUR / COLOUR.norm()
+
+
+def cards(b):
+    """Images (b, 3, 8, 8) of four blocks, whose mean luma is LEVEL."""
+    grey = torch.ones(3)
+    blocks = [grey * (LEVEL - STEP), grey * (LEVEL + STEP), LEVEL + COLOUR, LEVEL - COLOUR]
+    card = torch.stack(blocks, 1).view(3, 2, 2).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    return card.repeat(b, 1, 1, 1)
+
+
+def measured(images):
+    """What jitter did to `cards`: brightness, contrast, saturation, turns of hue, (b,) each."""
+    dark, light, one, other = images[:, :, ::4, ::4].flatten(2).unbind(2)
+    brightness = (dark + light).mean(1) / 2 / LEVEL
+    contrast = (light - dark).mean(1) / 2 / STEP / brightness
+    turned, axis = (one - other) / 2, torch.ones(3) / math.sqrt(3)
+    saturation = turned.norm(dim=1) / STEP / brightness / contrast
+    along = turned @ COLOUR
+    across = turned @ torch.linalg.cross(axis, COLOUR)
+    return brightness, contrast, saturation, torch.atan2(across, along) / (2 * math.pi)
+
+
+def test_jitter_is_torchvisions_changes_in_turn():
+    images = pale()
     found = augment.jitter(images, generator(), 0.3, 0.0)
-    [(brightness, contrast, saturation, hue, _)] = drawn
-    assert (hue == 0).all()
+    *factors, hue = measured(augment.jitter(cards(len(images)), generator(), 0.3, 0.0))
+    close(hue, torch.zeros(len(images)), 1e-4)
     for image, result, b, c, s in zip(
-        images, found, brightness.tolist(), contrast.tolist(), saturation.tolist()
+        images, found, *map(torch.Tensor.tolist, factors), strict=True
     ):
-        expected = reference.adjust_saturation(image, s)
-        expected = reference.adjust_contrast(reference.adjust_brightness(expected, b), c)
-        assert 0 < expected.min() and expected.max() < 1
+        expected = reference.adjust_contrast(reference.adjust_brightness(image, b), c)
+        expected = reference.adjust_saturation(expected, s)
+        assert expected.min() > 0 and expected.max() < 1
         close(result, expected, 5e-4)
 
 
-def test_jitter_stays_in_its_bounds_and_clamps_its_end(monkeypatch):
-    drawn, real = [], augment.colour_matrices
-    monkeypatch.setattr(
-        augment, "colour_matrices", lambda *factors: drawn.append(factors) or real(*factors)
-    )
+def test_jitter_stays_in_its_bounds_and_clamps_its_end():
+    *factors, turns = measured(augment.jitter(cards(2000), generator(), 0.7, 0.5))
+    for factor in factors:
+        assert factor.min() >= 0.3 - 1e-3 and factor.max() <= 1.7 + 1e-3
+        assert factor.min() < 0.32 and factor.max() > 1.68 and abs(factor.mean() - 1) < 0.05
+    assert -0.501 <= turns.min() < -0.49 and 0.49 < turns.max() <= 0.501
     images = torch.rand(2000, 3, 4, 4, generator=generator(1))
     found = augment.jitter(images, generator(), 0.7, 0.5)
     assert found.min() == 0 and found.max() == 1
-    for factors in drawn[0][:3]:
-        assert factors.min() >= 0.3 and factors.max() <= 1.7
-        assert factors.min() < 0.32 and factors.max() > 1.68 and abs(factors.mean() - 1) < 0.05
-    turns = drawn[0][3]
-    assert -0.5 <= turns.min() < -0.49 and 0.49 < turns.max() <= 0.5
     close(augment.jitter(images, generator(), 0.0, 0.0), images, 1e-6)
+
+
+def test_shares_get_the_random_numbers_that_they_have_in_the_whole():
+    images = (255 * pale(6, 32)).to(torch.uint8)
+    whole = augment.original(images, 24, generator(2))
+    plain = augment.recoloured(images / 255, generator(2))
+    for index in range(3):
+        share = Share(index, 3)
+        part = augment.original(share.of(images), 24, generator(2), share)
+        # one pixel value, where rounding decides it
+        close(part, share.of(whole), 1.01 / 255 / min(IMAGENET_STD))
+        part = augment.recoloured(share.of(images) / 255, generator(2), share)
+        close(part, share.of(plain), 1.01 / 255 / min(IMAGENET_STD))
 
 
 def test_a_hue_turn_is_about_the_grey_axis():
@@ -174,7 +206,7 @@ def test_augmentations(change):
     values = found * torch.tensor(IMAGENET_STD).view(3, 1, 1) + torch.tensor(IMAGENET_MEAN).view(
         3, 1, 1
     )
-    assert -1e-5 <= values.min() and values.max() <= 1 + 1e-5
+    assert values.min() >= -1e-5 and values.max() <= 1 + 1e-5
     close(
         values * 255, (values * 255).round(), 1e-2
     )  # normalised from whole numbers, as photos are
@@ -189,7 +221,7 @@ def test_augmentations(change):
 
 
 def test_the_original_is_a_jitter_then_a_crop():
-    """Numbers of DESIGN's facts: what `original` draws, its parts draw with 0.7, 0.5 and an area of 0.5."""
+    """The numbers of CosPlace: a jitter of 0.7, a hue of 0.5, crops from 0.5 of the area."""
     images = (255 * pale(side=32)).to(torch.uint8)
     source = generator(3)
     expected = augment.resized_crop(

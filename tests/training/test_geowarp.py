@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from vgeo import geowarp, paint
 from vgeo.city.district import District
+from vgeo.city.kernel import Camera
 from vgeo.city.light import Light
-from vgeo.photos.images import load_image
 from vgeo.errors import VgeoError
 from vgeo.models.geowarp import (
     GRID,
@@ -25,6 +25,10 @@ from vgeo.models.geowarp import (
     symmetric,
     warp,
 )
+from vgeo.models.network import normalise
+from vgeo.photos.images import load_image
+from vgeo.retrieval.metrics import first_hit, recall
+from vgeo.retrieval.rerank import pair_scores, rerank
 from vgeo.training.geowarp import (
     consistency_loss,
     feature_wise_loss,
@@ -33,10 +37,6 @@ from vgeo.training.geowarp import (
     self_supervised_pairs,
     trapezoids,
 )
-from vgeo.retrieval.rerank import pair_scores, rerank
-from vgeo.retrieval.metrics import first_hit, recall
-from vgeo.models.network import normalise
-from vgeo.city.kernel import Camera
 
 
 def seeded(seed=0):
@@ -494,7 +494,7 @@ def photographed_facades():
     for wall in district.walls[::3]:  # a front and two sides for each house
         start, end, height = wall[:2], wall[2:4], min(wall[4], 7.0)
         middle, along = (start + end) / 2, (end - start) / np.hypot(*(end - start))
-        if not (5 < middle.min() and middle.max() < 95 and abs(middle - 50).min() < 30):
+        if not (middle.min() > 5 and middle.max() < 95 and abs(middle - 50).min() < 30):
             continue  # across the street, or at a corner
         outward = np.array([along[1], -along[0]])
         heading = np.degrees(np.arctan2(*-outward))

@@ -16,18 +16,21 @@ from vgeo.training.losses import MARGINS, AngularMarginLoss, Margin, angle, psi
 PRESETS = pytest.mark.parametrize("margin", MARGINS.values(), ids=MARGINS.keys())
 
 
-def make(margin, dim=16, classes=7, batch=9, dtype=torch.float64, seed=0):
+DETACHED = pytest.mark.parametrize("detached", [True, False], ids=["detached", "exact"])
+
+
+def make(margin, dim=16, classes=7, batch=9, dtype=torch.float64, seed=0, detached=True):
     generator = torch.Generator().manual_seed(seed)
-    loss = AngularMarginLoss(dim, classes, margin).to(dtype)
+    loss = AngularMarginLoss(dim, classes, margin, detached).to(dtype)
     loss.weight.data = torch.randn(classes, dim, generator=generator, dtype=dtype)
     descriptors = F.normalize(torch.randn(batch, dim, generator=generator, dtype=dtype))
     return loss, descriptors, torch.randint(classes, (batch,), generator=generator)
 
 
-def at_angles(theta, margin, dtype):
+def at_angles(theta, margin, dtype, detached):
     """A loss with classes along e0 and e1, and one descriptor in the plane of e0 and e2 per angle to e0."""
     theta = torch.as_tensor(theta, dtype=torch.float64)
-    loss = AngularMarginLoss(3, 2, margin).to(dtype)
+    loss = AngularMarginLoss(3, 2, margin, detached).to(dtype)
     loss.weight.data = torch.eye(3, dtype=dtype)[:2]
     descriptors = torch.stack([theta.cos(), torch.zeros_like(theta), theta.sin()], dim=1).to(dtype)
     return loss, descriptors.requires_grad_(), torch.zeros(len(theta), dtype=torch.int64)
@@ -57,9 +60,10 @@ def closed_formula(descriptors, weight, labels, margin):
 
 
 @PRESETS
+@DETACHED
 @pytest.mark.parametrize("dim", [2, 16])  # in 2 dimensions angles come near 0 and pi
-def test_closed_formula(margin, dim):
-    loss, descriptors, labels = make(margin, dim=dim, batch=40)
+def test_closed_formula(margin, dim, detached):
+    loss, descriptors, labels = make(margin, dim=dim, batch=40, detached=detached)
     expected = closed_formula(descriptors, loss.weight, labels, margin)
     assert loss(descriptors, labels).item() == pytest.approx(expected, rel=1e-12)
     loss.float()
@@ -77,13 +81,58 @@ def test_scale_of_the_inputs_is_irrelevant(margin):
 @pytest.mark.parametrize(
     "margin", [*MARGINS.values(), Margin(s=2, m1=4), Margin(s=2, m1=1.3, m2=0.2, m3=0.1)], ids=str
 )
-def test_gradients_against_finite_differences(margin):
-    loss, descriptors, labels = make(margin, dim=4, classes=5, batch=6)
+def test_exact_gradients_against_finite_differences(margin):
+    loss, descriptors, labels = make(margin, dim=4, classes=5, batch=6, detached=False)
 
     def value(descriptors, weight):
         return torch.func.functional_call(loss, {"weight": weight}, (descriptors, labels))
 
     assert torch.autograd.gradcheck(value, (descriptors.requires_grad_(), loss.weight))
+
+
+def detached_gradients(descriptors, weight, labels, margin):
+    """Closed form, float64: the softmax is that of the margin's logits, the logits are s cos(theta).
+
+    d loss / d logit_j = (p_j - y_j) / B; a gradient g with respect to a unit vector v / |v| is
+    (g - (g v) v) / |v| with respect to v.
+    """
+
+    def through_the_norm(g, v, norm):
+        return (g - (g * v).sum(1, keepdims=True) * v) / norm
+
+    x, w = descriptors.detach().numpy(), weight.detach().numpy()
+    x_norm, w_norm = (np.linalg.norm(v, axis=1, keepdims=True) for v in (x, w))
+    x, w = x / x_norm, w / w_norm
+    logits, rows = margin.s * x @ w.T, np.arange(len(x))
+    theta = np.arccos(np.clip(logits[rows, labels] / margin.s, -1, 1))
+    scores = [monotonic_cosine(margin.m1 * t + margin.m2) - margin.m3 for t in theta]
+    logits[rows, labels] = margin.s * np.array(scores)
+    error = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
+    error[rows, labels] -= 1
+    error *= margin.s / len(x)
+    return through_the_norm(error @ w, x, x_norm), through_the_norm(error.T @ x, w, w_norm)
+
+
+@PRESETS
+@pytest.mark.parametrize("scale", [1, 3])
+def test_detached_gradients_against_the_closed_form(margin, scale):
+    loss, descriptors, labels = make(margin)
+    descriptors = (scale * descriptors).requires_grad_()
+    loss(descriptors, labels).backward()
+    expected = detached_gradients(descriptors, loss.weight, labels.numpy(), margin)
+    for ours, theirs in zip((descriptors.grad, loss.weight.grad), expected, strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-9, atol=1e-12)
+
+
+@PRESETS
+def test_detaching_changes_gradients_where_there_is_an_angle(margin):
+    gradients = []
+    for detached in (True, False):
+        loss, descriptors, labels = make(margin, detached=detached)
+        loss(descriptors, labels).backward()
+        gradients.append(loss.weight.grad)
+    apart = (gradients[0] - gradients[1]).norm() / gradients[1].norm()
+    assert apart == 0 if margin == MARGINS["CosFace"] else apart > 0.05
 
 
 @pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # within SphereFaceLoss
@@ -100,7 +149,8 @@ def test_gradients_against_finite_differences(margin):
     ids=lambda value: str(value) if isinstance(value, Margin) else "",
 )
 def test_pytorch_metric_learning(margin, oracle, oracle_margin):
-    loss, descriptors, labels = make(margin, dim=8, classes=6, batch=50)
+    loss, descriptors, labels = make(margin, dim=8, classes=6, batch=50, detached=False)
+    detached = make(margin, dim=8, classes=6, batch=50)[0]
     theta = angle(descriptors, F.normalize(loss.weight)[labels])
     beyond = margin.m1 * theta + margin.m2 > math.pi
     if oracle is ArcFaceLoss:  # its continuation beyond pi is another one
@@ -111,18 +161,20 @@ def test_pytorch_metric_learning(margin, oracle, oracle_margin):
     other.W.data = loss.weight.data.T.clone()
     ours, theirs = loss(descriptors, labels), other(descriptors, labels)
     torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(detached(descriptors, labels), theirs)
     ours.backward()
     theirs.backward()
     torch.testing.assert_close(loss.weight.grad, other.W.grad.T)
 
 
 @PRESETS
-def test_edges_are_right_and_have_finite_gradients(margin):
+@DETACHED
+def test_edges_are_right_and_have_finite_gradients(margin, detached):
     near = [0, 1e-8, 1e-4, 1e-3]
     for theta in [*near, *(math.pi - x for x in near)]:
         target = margin.s * (monotonic_cosine(margin.m1 * theta + margin.m2) - margin.m3)
         for dtype, absolute in [(torch.float64, 1e-12), (torch.float32, 1e-6)]:
-            loss, descriptors, labels = at_angles([theta], margin, dtype)
+            loss, descriptors, labels = at_angles([theta], margin, dtype, detached)
             value = loss(descriptors, labels)
             assert value.item() == pytest.approx(
                 np.logaddexp(0, -target), rel=1e-5, abs=absolute
@@ -200,9 +252,9 @@ def test_impossible_margins(values):
         Margin(**values)
 
 
-def test_settings_of_the_report():
-    assert MARGINS == {
+def test_settings_of_the_original():
+    assert {
         "CosFace": Margin(s=30, m1=1, m2=0, m3=0.4),
         "ArcFace": Margin(s=64, m1=1, m2=0.5, m3=0),
         "SphereFace": Margin(s=30, m1=1.5, m2=0, m3=0),
-    }
+    } == MARGINS
