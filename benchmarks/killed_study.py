@@ -1,97 +1,85 @@
-"""A tiny study that kills itself: `python killed_study.py PHOTOS WEIGHTS RESULTS POINT...` stops at each point in turn, then runs to its end.
+"""A tiny study that kills itself: `python killed_study.py PHOTOS WEIGHTS FOLDER POINT...`.
 
-A point is a place in the order of all that the study writes (`write:3`: its third write of any kind), before or after the write itself.
-Each attempt is a fork of this process, which has imported everything and computed nothing.
+It is killed at each point in turn and started again, then runs to its end. A point is a place in
+the order of all that the study writes: point 2n lies before its n-th write of any kind, point
+2n + 1 after it. Each attempt is a fork of this process, which has imported everything and computed
+nothing. WEIGHTS is the folder of the starting weights; the tables go to FOLDER/tables.
 """
 
-import dataclasses
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import torch
-from bad_input import TINY
 
-from vgeo import profiles, report, study
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+from study.conftest import TINY  # noqa: E402
 
-GEOWARP = profiles.CITY_GEOWARP | {
-    "self_supervised": 2,
-    "mined": 2,
-    "candidates": 6,
-    "alone": 3,
-    "stages": {"resnet18": 6},
-}
-NUMBERS = {
-    "epochs": 2,
-    "store_trunk": 64,
-    "rerank": 3,
-    "geowarp": GEOWARP,
-    "lr_regression": 1e-3,
-    "lr_discriminator": 1e-3,
-}
-TABLES = (2, 4)  # trainings with and without something trained along, re-ranking
+from vgeo import files  # noqa: E402
+from vgeo.report.tables import beside_published  # noqa: E402
+from vgeo.study.rows import TABLES  # noqa: E402
+from vgeo.study.study import Study  # noqa: E402
+
+NUMBERS = (2, 4)  # tables of trainings with and without a technique, and of re-ranking
+PROFILE = replace(TINY, store_trunk=64, training=replace(TINY.training, epochs=2))
 
 
-def run(photos, weights, results):
-    """Tables of the study, written to the folder `results`; its cache lies there too."""
-    with (
-        mock.patch("vgeo.study.ROOT", Path(results)),
-        mock.patch("vgeo.study.CITY_WEIGHTS", Path(weights).parent),
-        mock.patch("vgeo.models.CITY_WEIGHTS", Path(weights).parent),
-        mock.patch("torch.cuda.is_available", lambda: False),
-        mock.patch.dict(profiles.PROFILES, {"tiny": dataclasses.replace(TINY, **NUMBERS)}),
-    ):
-        ours = study.Study("tiny", photos)
-        for number in TABLES:
-            report.write_table(ours.results / "tables", ours.table(number)[0])
+def run(photos: str, weights: str, folder: str) -> None:
+    """Writes the tables of a tiny study. Its cache lies in the folder too."""
+    places = {"results": Path(folder), "cache": Path(folder, "cache"), "weights": Path(weights)}
+    study = Study(PROFILE, photos, **places)
+    for number in NUMBERS:
+        table = beside_published(number, study.evaluate(TABLES[number]), study.data.absent)
+        files.write(study.results / "tables" / f"table_{number:02}.csv", table.to_csv(index=False))
 
 
-def writes(at, then):
-    """Patches all that the package writes with: calls then(what) at the at-th write, before it where `at` is even, after it where it is odd."""
+def kill_at(point: int):
+    """Wraps all that the package writes with, so that this process is killed at a point.
+
+    Returns
+    -------
+    A function that returns how many writes there have been.
+    """
     count = 0
 
-    def patched(module, name):
+    def wrap(module, name):
         real = getattr(module, name)
 
         def write(*arguments, **options):
             nonlocal count
             count += 1
-            mine = count
-            if mine == at and at % 2 == 0:
-                then(f"before {name}")
-            found = real(*arguments, **options)
-            if mine == at:
-                then(f"after {name}")
-            return found
+            here = 2 * count
+            stop(here, f"before {name}")
+            result = real(*arguments, **options)
+            stop(here + 1, f"after {name}")
+            return result
 
         setattr(module, name, write)
 
-    for module, name in (
-        (os, "replace"),
-        (np, "save"),
-        (torch, "save"),
-        (np.lib.format, "open_memmap"),
-        (Path, "write_text"),
-    ):
-        patched(module, name)
+    def stop(here, what):
+        if here == point:
+            print(f"{point}: {what}", flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    wrap(os, "replace")
+    wrap(np, "save")
+    wrap(torch, "save")
+    wrap(np.lib.format, "open_memmap")
+    wrap(Path, "write_text")
+    wrap(Path, "write_bytes")
     return lambda: count
 
 
-def attempt(arguments, at=0):
-    """Runs in a fork -> the signal or exit code that it ended with, 0 for a whole run."""
+def attempt(arguments: list[str], point: int = 0) -> int:
+    """Runs in a fork; the signal or exit code that it ended with, 0 for a whole run."""
     child = os.fork()
     if not child:
         code = 1
         try:
-
-            def kill(what):
-                print(f"{at}: {what}", flush=True)
-                os.kill(os.getpid(), signal.SIGKILL)
-
-            count = writes(at, kill)
+            count = kill_at(point)
             run(*arguments)
             print(f"writes: {count()}", flush=True)
             code = 0
