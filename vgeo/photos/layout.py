@@ -77,18 +77,19 @@ def check(top: FilePath, counts: Counts | None, classes: Any) -> tuple[list[str]
     -------
     One line for each part, and whether all parts are there and as published.
     """
+    folders: dict[Part, Path | None] = {part: find(top, *part) for part in PARTS}
+    night = Path(top, NIGHT_TARGET)
+    folders[NIGHT_TARGET,] = night if night.is_dir() else None
     lines, complete = [], True
-    for part in (*PARTS, (NIGHT_TARGET,)):
-        night = Path(top, NIGHT_TARGET)
-        folder = find(top, *part) if len(part) > 1 else night if night.is_dir() else None
-        if folder is None and part == OPTIONAL:
-            line, good = "that of tokyo-xs", True
-        elif folder is None:
-            place = Path(top, *filter(None, part))
-            line, good = f"missing: put it in {place}; {SOURCES[part[0]]}", False
-        else:
+    for part, folder in folders.items():
+        words = [word for word in part if word]
+        if folder:
             line, good = _contents(folder, part, counts or {}, classes)
-        lines.append(f"{' '.join(filter(None, part))}: {line}")
+        elif part == OPTIONAL:
+            line, good = "that of tokyo-xs", True
+        else:
+            line, good = f"missing: put it in {Path(top, *words)}; {SOURCES[words[0]]}", False
+        lines.append(f"{' '.join(words)}: {line}")
         complete &= good
     return lines, complete
 
