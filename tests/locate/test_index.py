@@ -13,6 +13,7 @@ import torch
 from pyproj import Geod
 
 import vgeo
+from vgeo.files import code_hash, key
 from vgeo.locate.confidence import fit
 from vgeo.locate.index import (
     ENOUGH,
@@ -67,6 +68,14 @@ def test_descriptors_are_the_models(tmp_path, make_street, model):
         other.aggregation[3].bias += 0.1
     assert Index(photos, other, 64, tmp_path / "cache").described == 3  # of other weights
     assert Index(photos, model, 64, tmp_path / "cache").described == 0
+
+
+def test_the_store_is_of_the_code_that_describes(tmp_path, make_street, model):
+    """Descriptions by other code than today's are never read: the store's name holds its hash."""
+    index = Index(read_photos(make_street(tmp_path / "street", range(1))), model, 64)
+    code = code_hash("vgeo.models.network", "vgeo.models.geowarp", "vgeo.photos.images")
+    recipe = {"weights": weights_hash(model), "size": 64, "stages": index.stages, "code": code}
+    assert index.store.path.stem == key(recipe)
 
 
 def test_local_features_come_from_the_map_that_fits_the_grid():
