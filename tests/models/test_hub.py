@@ -76,7 +76,15 @@ def test_every_module_of_models_imports_torch_torchvision_and_safetensors_alone(
 
 
 def test_the_public_names():
-    assert vgeo.__all__ == ["build", "describe", "open_index", "recall", "rerank", "search"]
+    assert vgeo.__all__ == [
+        "build",
+        "describe",
+        "first_hit",
+        "open_index",
+        "recall",
+        "rerank",
+        "search",
+    ]
     assert vgeo.build is build and set(vgeo.__all__) <= set(dir(vgeo))
     assert all(callable(getattr(vgeo, name)) for name in vgeo.__all__)
     with pytest.raises(AttributeError, match="module 'vgeo' has no attribute 'locatr'"):
