@@ -17,14 +17,15 @@ from vgeo.report import original, tables
 from vgeo.report.claims import ALPHA, VERDICTS
 from vgeo.study.profiles import PROFILES
 
+DECIDED = VERDICTS[:3]  # all but "no data"
 BEGIN, END = "<!-- findings -->", "<!-- /findings -->"
-COLUMNS = ["change", "the original: claim and effect", "effect here", "comparisons"]
+COLUMNS = ["change", "the original: claim and effect", "effect here", " / ".join(DECIDED)]
 NOTE = (
-    "Effects: points of R@1 in the direction that the original claims (95 % interval; exact paired "
-    "p). Comparisons: the verdicts on all that the original's text says about the change."
+    "Effects: points of R@1 in the claimed direction (95 % interval; exact paired p). Last column: "
+    "verdicts on all that the original's text says about the change."
 )
 START = {
-    "city": "weights that were trained on rendered streets of other cities",
+    "city": "weights trained on rendered streets of other cities",
     "imagenet": "ImageNet weights",
 }
 
@@ -71,15 +72,14 @@ def changes(claims: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for change in CHANGES:
         about = claims[claims["section"].astype(str).isin(change.sections)]
-        counts = about["verdict"].value_counts()
-        verdicts = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts]
+        verdicts = [str((about["verdict"] == verdict).sum()) for verdict in DECIDED]
         claimed, measured = [], []
         for word, claim in change.shown.items():
             shown = original.rows_of(about[(about["claim"] == claim) & (about["metric"] == "R@1")])
             printed = [f"{row.reported:+.1f}" for row in shown]
             claimed += [f"{word}“{row.quote}” ({', '.join(printed)})" for row in shown[:1]]
-            measured += [word + _effect(row) for row in shown]
-        cells = [change.name, "\n".join(claimed), "\n".join(measured), ", ".join(verdicts)]
+            measured.append(word + "\n".join(map(_effect, shown)))
+        cells = [change.name, "\n".join(claimed), "\n".join(measured), " / ".join(verdicts)]
         rows.append(cells)
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -167,8 +167,8 @@ def findings_table(
 def summary(ledger: pd.DataFrame) -> str:
     """The counts of all verdicts in a sentence."""
     counts = ledger["verdict"].value_counts()
-    each = [f"{counts[verdict]} are {verdict}" for verdict in VERDICTS if verdict in counts]
-    return f"Of {len(ledger)} comparisons and costs in the original's text {_listed(each)}."
+    each = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts]
+    return f"Of {len(ledger)} comparisons and costs in the original's text: {_listed(each)}."
 
 
 def update_readme(readme: str | os.PathLike, results: str | os.PathLike) -> None:
