@@ -91,10 +91,11 @@ def samples(photos: Mapping[str, Photos], count: int = 8) -> Drawing:
         for axis, k in zip(row, np.linspace(0, len(paths) - 1, count).astype(int), strict=True):
             _show(axis, load_image(paths[k]))
         row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=10)
+    rows = ", ".join(photos).replace("\n", " ")
     alt = (
-        f"Grid of photos, {count} in each of the rows {', '.join(photos)}. Training and database "
-        "photos were taken by day from a car, the queries from the sidewalk, and those of "
-        "tokyo-night in the dark."
+        f"Grid of photos, {count} in each of the rows {rows}. Training and database photos were "
+        "taken by day from a car, the queries from the sidewalk, and those of tokyo-night in the "
+        "dark."
     )
     return drawing("data_samples", figure, "Photos of each data set", alt, photos=True)
 
@@ -155,14 +156,14 @@ def learning_curves(
         epochs = log.dropna(subset="val_R@1")
         hits = (queries * epochs["val_R@1"] / 100).round()
         ends = np.array([interval(np.arange(queries) < n) for n in hits]).reshape(-1, 2)
-        rows = pd.DataFrame(
-            {"value": epochs["val_R@1"], "ci_low": ends[:, 0], "ci_high": ends[:, 1]}
+        rows = pd.DataFrame(ends, columns=["ci_low", "ci_high"]).assign(
+            value=epochs["val_R@1"].array
         )
         look = {"color": COLOURS[k], "linestyle": DASHES[k], "marker": MARKERS[k], "capsize": 2}
         aside = 0.012 * last * (k - (len(logs) - 1) / 2)  # so that no bar hides another
         right.errorbar(epochs["iteration"] + aside, rows["value"], error_bars(rows), lw=1.5, **look)
     left.set(xlabel="iteration", ylabel="training loss")
-    left.set_ylim(bottom=0)
+    left.set_ylim(0, 1.1 * left.dataLim.y1)
     right.set(xlabel="iteration", ylabel="validation R@1, %", title=f"n = {queries}")
     legend_below(figure, left)
     alt = (
@@ -189,32 +190,25 @@ def reversal_pipeline(size: int, weight: float) -> Drawing:
         trunk = model.trunk(image)
         maps = model.upper(trunk)
         descriptor, logits = model.head(maps), discriminator(maps)
-    head = [type(layer).__name__ for layer in model.aggregation]
+    names = [type(layer).__name__ for layer in model.aggregation]
+    head, stages = [" → ".join(names[:3]), " → ".join(["", *names[3:]])], len(model.stages)
     widths = [str(w.shape[0]) for name, w in discriminator.named_parameters() if "weight" in name]
+    judge = [f"{type(discriminator).__name__} {'-'.join(widths)}", f"cross-entropy × {weight:g}"]
     grey, blue, red = "0.92", "#cfe3f3", "#f7d9c4"
     boxes = {
-        "images": (0, 1, grey, f"training images (day)\nand night photos\n{_shape(image)}"),
-        "trunk": (1, 1, grey, f"frozen trunk\nstages 1 to {TRUNK}\n{_shape(trunk)}"),
-        "upper": (
-            *(2, 1, blue),
-            f"trained\nstages {TRUNK + 1} to {len(model.stages)}\n{_shape(maps)}",
-        ),
-        "head": (
-            *(3.1, 1.6, blue),
-            f"{' → '.join(head[:3])}\n→ {' → '.join(head[3:])}\n{_shape(descriptor)}",
-        ),
-        "loss": (4.3, 1.6, blue, "CosFace loss\n(training images only)"),
-        "reverse": (3.1, 0.4, red, f"average pooling\ngradient × (−1)\n{maps.shape[1]}"),
-        "domain": (
-            *(4.3, 0.4, red),
-            f"{type(discriminator).__name__} {'-'.join(widths)}\n"
-            f"cross-entropy × {weight:g}\n{_shape(logits)}: day or night?",
-        ),
+        "images": (0, 1, grey, ["training images (day)", "and night photos", _shape(image)]),
+        "trunk": (1, 1, grey, ["frozen trunk", f"stages 1 to {TRUNK}", _shape(trunk)]),
+        "upper": (2, 1, blue, ["trained", f"stages {TRUNK + 1} to {stages}", _shape(maps)]),
+        "head": (3.1, 1.6, blue, [*head, _shape(descriptor)]),
+        "loss": (4.3, 1.6, blue, ["CosFace loss", "(training images only)"]),
+        "reverse": (3.1, 0.4, red, ["average pooling", "gradient × (−1)", str(maps.shape[1])]),
+        "domain": (4.3, 0.4, red, [*judge, f"{_shape(logits)}: day or night?"]),
     }
     figure, ((axis,),) = panels(12, 3.4)
     drawn = {}
-    for name, (x, y, colour, text) in boxes.items():
+    for name, (x, y, colour, lines) in boxes.items():
         look = {"boxstyle": "round,pad=0.6", "facecolor": colour, "edgecolor": "0.4"}
+        text = "\n".join(lines)
         drawn[name] = axis.text(x, y, text, ha="center", va="center", fontsize=9, bbox=look)
     forward = [("images", "trunk"), ("trunk", "upper"), ("upper", "head"), ("head", "loss")]
     for pair in [*forward, ("upper", "reverse"), ("reverse", "domain")]:
@@ -238,10 +232,8 @@ def reversal_pipeline(size: int, weight: float) -> Drawing:
 def discriminator_accuracy(log: pd.DataFrame) -> Drawing:
     """The share of photos whose domain the discriminator tells, from a training's log."""
     figure, ((axis,),) = panels(6.5, 3.3)
-    told = log.dropna(subset="domain_accuracy")
-    axis.plot(
-        told["iteration"], 100 * told["domain_accuracy"], marker="o", ms=4, label="told right"
-    )
+    rows = log.dropna(subset="domain_accuracy")
+    axis.plot(rows["iteration"], 100 * rows["domain_accuracy"], "o-", ms=4, label="told right")
     axis.axhline(50, color="0.4", linestyle="--", label="chance")
     axis.set(xlabel="iteration", ylabel="domains told right, %", ylim=(0, 103))
     legend_below(figure, axis)
@@ -261,7 +253,7 @@ def geowarp_training(log: pd.DataFrame) -> Drawing:
         rows = log.dropna(subset=name)
         axis.plot(rows["iteration"], rows[name], marker="o", ms=4)
         axis.set(title=f"{name.replace('_', '-')} loss", xlabel="iteration")
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.1 * axis.dataLim.y1)
     axes[0].set_ylabel("loss")
     words = _listed([name.replace("_", "-") for name in names])
     alt = f"{len(names)} line charts against the iteration: {words} loss."
