@@ -106,8 +106,8 @@ def comparison(*p):
     ("p", "lines"),
     [
         ((0.0004,), ["- new, sf-xs R@1: +3.0 points against base (p < 0.001)."]),
-        ((0.2, 0.3), ["- None of the 2 differences is more than chance"]),
-        ((0.012, 0.3), ["- new, sf-xs R@1: +3.0 points", "- The other 1 of the 2 differences"]),
+        ((0.2, 0.3), ["- None of the differences, 2 in number, is more than chance"]),
+        ((0.012, 0.3), ["- new, sf-xs R@1: +3.0 points", "- 1 of the 2 differences"]),
         ((), []),
     ],
 )

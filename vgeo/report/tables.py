@@ -102,9 +102,9 @@ def findings(comparison: pd.DataFrame, level: float = 0.05) -> str:
     ]
     rest, chance = len(comparison) - len(clear), f"more than chance on these queries (p < {level})"
     if rest and clear.empty:
-        lines.append(f"- None of the {rest} differences is {chance}.")
+        lines.append(f"- None of the differences, {rest} in number, is {chance}.")
     elif rest:
-        lines.append(f"- The other {rest} of the {len(comparison)} differences are not {chance}.")
+        lines.append(f"- {rest} of the {len(comparison)} differences are not {chance}.")
     return "\n".join(lines)
 
 
