@@ -1,4 +1,4 @@
-"""Augmentation: colours against torchvision, crops of a picture of its own coordinates, what is random in them."""
+"""Augmentation: colours against torchvision, crops of a picture of its own coordinates."""
 
 import math
 
@@ -16,7 +16,10 @@ def generator(seed=0):
 
 
 def pale(b=4, side=16):
-    """Float images far from 0 and 1, so that nothing clamps; in blocks of 4 x 4: every fourth pixel has all's mean."""
+    """Float images far from 0 and 1, so that nothing clamps.
+
+    They are of blocks of 4 x 4 pixels, so that every fourth pixel has the mean of all.
+    """
     small = 0.4 + 0.2 * torch.rand(b, 3, side // 4, side // 4, generator=generator(1))
     return small.repeat_interleave(4, 2).repeat_interleave(4, 3)
 

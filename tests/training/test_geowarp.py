@@ -1,41 +1,45 @@
-"""GeoWarp against kornia's and OpenCV's warps, brute force, its own symmetries, and the city's true homographies."""
+"""GeoWarp's training: trapezoids, losses, mined pairs, and the city's true homographies."""
 
-from types import SimpleNamespace
+from dataclasses import replace
 
-import cv2
-import kornia
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
-from vgeo import geowarp, paint
-from vgeo.city.district import District
-from vgeo.city.kernel import Camera
-from vgeo.city.light import Light
-from vgeo.errors import VgeoError
-from vgeo.models.geowarp import (
-    GRID,
-    IDENTITY,
-    Regression,
-    correlation,
-    local_features,
-    symmetric,
-    warp,
-)
-from vgeo.models.network import normalise
-from vgeo.photos.images import load_image
-from vgeo.retrieval.metrics import first_hit, recall
-from vgeo.retrieval.rerank import pair_scores, rerank
+from vgeo.models.geowarp import GRID, IDENTITY, Regression, local_features, warp
+from vgeo.models.network import build, freeze
+from vgeo.models.weights import load_weights
 from vgeo.training.geowarp import (
+    GeoWarp,
+    Settings,
     consistency_loss,
     feature_wise_loss,
     mean_corner_error,
+    mine_pairs,
     mirror,
     self_supervised_pairs,
     trapezoids,
+)
+from vgeo.training.loop import Pace, train_beside
+
+SIDE, EVERY = 32, Pace(2, 0)
+SETTINGS = Settings(
+    k=0.6,
+    self_supervised=3,
+    mined=2,
+    self_supervised_weight=1.0,
+    feature_wise_weight=10.0,
+    consistency_weight=0.1,
+    candidates=40,
+    near=1.2,
+    stages={"resnet18": 6, "efficientnet_v2_s": 8},
+    learning_rate=1e-3,
+    alone=4,
 )
 
 
@@ -44,7 +48,7 @@ def seeded(seed=0):
 
 
 def smooth(batch, size, seed=0):
-    """Random images (B, 3, size, size) of coarse waves, so that resampling them twice changes little."""
+    """Random images (B, 3, size, size) of coarse waves, so that resampling changes little."""
     coarse = torch.randn(batch, 3, 5, 5, generator=seeded(seed))
     return F.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=True)
 
@@ -53,94 +57,7 @@ def features(batch, channels=6, seed=0):
     return F.normalize(torch.randn(batch, channels, GRID, GRID, generator=seeded(seed)), dim=1)
 
 
-@pytest.fixture(scope="module")
-def trained():
-    """A regression whose answers depend on its input, in evaluation mode."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        regression = Regression()
-        torch.nn.init.normal_(regression.linear.weight, std=0.03)
-    for layer in regression.layers:
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            layer.momentum = None  # takes the statistics of what it sees next
-    with torch.no_grad():
-        regression(features(4, seed=8), features(4, seed=9))
-    return regression.eval()
-
-
-# ---- local features and their correlation ----
-
-
-def test_local_features_pool_large_maps_and_stretch_small_ones():
-    maps = torch.rand(2, 4, 31, 47, generator=seeded())
-    found = local_features(maps)
-    for row, col in [(0, 0), (7, 3), (14, 14)]:
-        low, high = (
-            np.floor(np.array([row * 31, col * 47]) / GRID).astype(int),
-            np.ceil(np.array([(row + 1) * 31, (col + 1) * 47]) / GRID),
-        )
-        cell = maps[:, :, low[0] : int(high[0]), low[1] : int(high[1])].mean((2, 3))
-        torch.testing.assert_close(found[:, :, row, col], F.normalize(cell, dim=1))
-    for height, width in [(4, 6), (20, 8)]:
-        maps = torch.rand(1, 3, height, width, generator=seeded(1))
-        expected = torch.stack(
-            [
-                torch.from_numpy(
-                    cv2.resize(m.numpy(), (GRID, GRID), interpolation=cv2.INTER_LINEAR)
-                )
-                for m in maps[0]
-            ]
-        )
-        torch.testing.assert_close(
-            local_features(maps)[0], F.normalize(expected, dim=0), atol=1e-5, rtol=0
-        )
-
-
-def test_correlation_against_a_loop():
-    a, b = features(2, seed=1), features(2, seed=2)
-    found = correlation(a, b)
-    assert found.shape == (2, 225, GRID, GRID)
-    for n, row, col in [(0, 0, 0), (1, 3, 11), (0, 14, 2)]:
-        products = [
-            max(0.0, float(a[n, :, i, j] @ b[n, :, row, col]))
-            for i in range(GRID)
-            for j in range(GRID)
-        ]
-        expected = np.array(products) / np.linalg.norm(products)
-        np.testing.assert_allclose(found[n, :, row, col], expected, atol=1e-6)
-
-
-# ---- the regression ----
-
-
-def test_regression_begins_at_the_identity_with_the_layers_of_the_paper():
-    regression = Regression()
-    assert torch.equal(
-        regression(features(2, seed=1), features(2, seed=2)), IDENTITY.expand(2, 2, 4, 2)
-    )
-    kernels = [
-        tuple(layer.weight.shape)
-        for layer in regression.layers
-        if isinstance(layer, torch.nn.Conv2d)
-    ]
-    assert kernels == [(128, 225, 7, 7), (128, 128, 5, 5), (64, 128, 5, 5), *[(64, 64, 5, 5)] * 3]
-
-
-@pytest.mark.parametrize("training", [False, True])
-def test_symmetric_follows_the_order_of_the_images(trained, training):
-    a, b = features(2, seed=1), features(2, seed=2)
-    one, other = (trained(*pair).detach() for pair in ((a, b), (b, a)))
-    assert (one - other.flip(1)).abs().max() > 0.01  # one order alone does not
-    torch.testing.assert_close(
-        symmetric(trained, a, b), (one + other.flip(1)) / 2, atol=1e-4, rtol=0
-    )
-    regression = Regression().train(training)
-    regression.load_state_dict(trained.state_dict())
-    torch.testing.assert_close(
-        symmetric(regression, b, a), symmetric(regression, a, b).flip(1), atol=1e-4, rtol=0
-    )
-
-
+@pytest.mark.slow
 def test_regression_can_learn_a_few_pairs():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -158,75 +75,15 @@ def test_regression_can_learn_a_few_pairs():
     assert losses[-1] < losses[0] / 5, losses
 
 
-# ---- warps ----
-
-
 def random_quadrilaterals(batch, seed=0):
     return IDENTITY * (0.5 + 0.6 * torch.rand(batch, 4, 2, generator=seeded(seed)))
-
-
-def test_identity_changes_nothing():
-    images = torch.rand(2, 3, 9, 13, generator=seeded())
-    torch.testing.assert_close(warp(images, IDENTITY.expand(2, 4, 2)), images, atol=1e-5, rtol=0)
-
-
-def test_warp_against_kornia_and_opencv():
-    """Both with pixel coordinates and matrices of their own; some corners lie outside the image, which is black."""
-    height, width = 24, 40
-    images, quadrilaterals = smooth(3, 40)[:, :, :height], random_quadrilaterals(3)
-    assert quadrilaterals.abs().max() > 1
-    scale = np.array([width - 1, height - 1]) / 2
-    pixels, frame = ((points.numpy() + 1) * scale for points in (quadrilaterals, IDENTITY))
-    matrices = np.stack(
-        [
-            cv2.getPerspectiveTransform(p.astype(np.float32), frame.astype(np.float32))
-            for p in pixels
-        ]
-    )
-    found = warp(images, quadrilaterals)
-    expected = kornia.geometry.transform.warp_perspective(
-        images, torch.from_numpy(matrices).float(), (height, width)
-    )
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-    for image, matrix, ours in zip(images, matrices, found):
-        theirs = cv2.warpPerspective(image.permute(1, 2, 0).numpy(), matrix, (width, height))
-        assert np.abs(theirs - ours.permute(1, 2, 0).numpy()).mean() < 0.01
-
-
-def test_warp_puts_the_corners_in_the_corners():
-    y, x = torch.meshgrid(torch.linspace(-1, 1, 33), torch.linspace(-1, 1, 33), indexing="ij")
-    quadrilaterals = random_quadrilaterals(2).clamp(-1, 1)
-    found = warp(
-        torch.stack([x, y]).expand(2, 2, 33, 33), quadrilaterals
-    )  # images that show where they are
-    corners = torch.stack(
-        [found[..., 0, 0], found[..., 0, -1], found[..., -1, -1], found[..., -1, 0]], dim=1
-    )
-    torch.testing.assert_close(corners, quadrilaterals, atol=1e-4, rtol=0)
-
-
-def test_warp_gradients_against_finite_differences():
-    images, quadrilaterals = (
-        smooth(1, 6).double()[:, :1],
-        random_quadrilaterals(1, seed=3).double().mul(0.7).requires_grad_(),
-    )
-    assert torch.autograd.gradcheck(lambda points: warp(images, points), quadrilaterals)
-
-
-def test_warp_is_exact_under_autocast():
-    images, quadrilaterals = smooth(1, 16), random_quadrilaterals(1)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = warp(images, quadrilaterals), self_supervised_pairs(images, seeded())
-    torch.testing.assert_close(
-        found, (warp(images, quadrilaterals), self_supervised_pairs(images, seeded()))
-    )
 
 
 # ---- pairs cut from one image ----
 
 
 def inside(points, trapezoid):
-    """Signed distance, at least 0 within, of points (n, 2) to the nearest side of a trapezoid (4, 2) in our order."""
+    """Signed distance, positive within, of points (n, 2) to the nearest side of a trapezoid."""
     following = np.roll(trapezoid, -1, axis=0)
     along = (following - trapezoid) / np.linalg.norm(following - trapezoid, axis=1, keepdims=True)
     offset = points[:, None] - trapezoid
@@ -258,7 +115,7 @@ def test_trapezoids_and_their_intersection(seed, k):
             ) and common.max() == pytest.approx(bottom[1], abs=0.003)
 
 
-def test_trapezoids_come_from_their_generator():
+def test_trapezoids_come_from_their_generator(refused):
     first, again, other = (trapezoids(3, seeded(seed)) for seed in (1, 1, 2))
     assert all(torch.equal(a, b) for a, b in zip(first, again)) and not torch.equal(
         first[0], other[0]
@@ -269,8 +126,14 @@ def test_trapezoids_come_from_their_generator():
     )
     spread = torch.stack(trapezoids(500, seeded())[:2]).abs()
     assert abs(spread.mean() - 0.7) < 0.01 and spread.min() < 0.41 and spread.max() > 0.99
-    with pytest.raises(VgeoError, match="k = 1"):
-        trapezoids(2, seeded(), k=1)
+    refused(lambda: trapezoids(2, seeded(), k=1), "k = 1")
+
+
+def test_pairs_stay_in_float32_under_autocast():
+    images = smooth(1, 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = self_supervised_pairs(images, seeded())
+    torch.testing.assert_close(found, self_supervised_pairs(images, seeded()))
 
 
 def test_both_views_warped_by_their_targets_show_the_same():
@@ -313,7 +176,7 @@ def test_feature_wise_loss_is_a_distance():
 
 
 def marked(images):
-    """A quadrilateral for each image that moves with its content: the identity, shifted to its centre of mass."""
+    """A quadrilateral that moves with an image's content: shifted to its centre of mass."""
     weight = images.mean(1).exp()
     weight = weight / weight.sum((1, 2), keepdim=True)
     height, width = weight.shape[1:]
@@ -349,7 +212,7 @@ def test_consistency_loss_of_predictors():
 
 
 def test_consistency_label_has_no_gradient():
-    """Moving all predictions to the right moves the label as well; the gradient knows only the flipped ones."""
+    """Moving all predictions moves the label as well; the gradient knows only the flipped ones."""
     shift = torch.tensor(0.1, requires_grad=True)
     images = smooth(1, 8)
     consistency_loss(
@@ -371,173 +234,195 @@ def test_mirror_shows_the_mirror_image():
     )
 
 
-# ---- scores and their use ----
+# ---- the technique ----
 
 
-@pytest.fixture(scope="module")
-def album(tmp_path_factory):
-    """Paths of 4 queries and 5 database images, and a stand-in for the network's local features."""
-    folder, rng = tmp_path_factory.mktemp("album"), np.random.default_rng(0)
-    paths = []
-    for i in range(9):
-        image = cv2.resize(
-            rng.integers(0, 256, (6, 6, 3), np.uint8), (40, 30), interpolation=cv2.INTER_CUBIC
-        )
-        paths.append(str(folder / f"{i}.png"))
-        cv2.imwrite(paths[-1], image)
-    mixing = torch.randn(5, 3, 3, 3, generator=seeded())
-    return SimpleNamespace(
-        queries=paths[:4],
-        database=paths[4:],
-        local=lambda images: local_features(F.conv2d(images, mixing, stride=2)),
-    )
+def step_into(folder, told=None):
+    """A `Step` that makes everything anew in a folder."""
+
+    def step(kind, label, recipe, make, code, together):
+        (told if told is not None else []).append((kind, label, recipe, code, together))
+        folder.mkdir(exist_ok=True)
+        make(folder)
+        return folder
+
+    return step
 
 
-@pytest.mark.parametrize("brightness", [1.0, 1.7])
-@pytest.mark.parametrize("warped", [True, False])
-def test_pair_scores_against_one_pair_at_a_time(album, trained, monkeypatch, brightness, warped):
-    monkeypatch.setattr(geowarp, "CHUNK", 5)
-    monkeypatch.setattr(geowarp, "BATCH", 4)
-    read = []
-    load_batches = geowarp.load_batches
-    monkeypatch.setattr(
-        geowarp,
-        "load_batches",
-        lambda paths, *rest: read.append(list(paths)) or load_batches(paths, *rest),
-    )
-    pairs = np.array([(0, 4), (0, 1), (2, 4), (2, 2), (0, 0), (3, 1), (1, 1), (1, 0)])
-    found = pair_scores(
-        album.local, trained, album.queries, album.database, pairs, 32, brightness, warped
-    )
-    assert found.dtype == np.float32 and found.shape == (8,) and np.ptp(found) > 0.01
-    for (query, other), score in zip(pairs, found):
-        one, two = (
-            load_image(album.queries[query], 32)[None],
-            load_image(album.database[other], 32)[None],
-        )
-        if brightness != 1:
-            two = torch.from_numpy(
-                np.clip(
-                    np.rint(two.numpy().astype(np.float32) * np.float32(brightness)), 0, 255
-                ).astype(np.uint8)
-            )
-        one, two = normalise(one), normalise(two)
-        a, b = album.local(one), album.local(two)
-        if warped:
-            with torch.no_grad():
-                quadrilaterals = symmetric(trained, a, b)
-            a, b = (
-                album.local(warp(one, quadrilaterals[:, 0])),
-                album.local(warp(two, quadrilaterals[:, 1])),
-            )
-        assert score == pytest.approx((a * b).sum().item() / GRID**2, abs=1e-4)
-    assert [len(paths) for paths in read] == [2 + 4, 2 + 2] and all(
-        len(set(paths)) == len(paths) for paths in read
-    )
+def prepared(streets, folder, settings=SETTINGS, seed=2, told=None):
+    model = load_weights(build("resnet18"), streets.start)
+    freeze(model)
+    technique = GeoWarp(settings)
+    step = step_into(folder / "mined", told)
+    return model, technique.prepare(model, streets.classes, SIDE, seed, step)
 
 
-def test_pair_scores_at_the_edges(album, trained):
-    arguments = album.local, Regression().eval(), album.queries, album.queries
-    same = pair_scores(*arguments, np.array([(0, 0), (3, 3)]), 32)
-    np.testing.assert_allclose(same, 1, atol=1e-5)  # an image is like itself
-    assert pair_scores(*arguments, np.empty((0, 2), int), 32).shape == (0,)
-    for pair in [(0, 4), (4, 0), (-1, 0)]:
-        with pytest.raises(VgeoError, match="outside the 4 queries and 4 database images"):
-            pair_scores(*arguments, np.array([pair]), 32)
+@pytest.mark.parametrize("stages", [6, 8])
+def test_the_losses_reach_what_they_should_and_repeat(streets, tmp_path, stages):
+    settings, values = replace(SETTINGS, stages={"resnet18": stages}), []
+    for _ in range(2):
+        model, extra = prepared(streets, tmp_path, settings)
+        loss, shown = extra.loss(model, None, None, iteration=7)
+        loss.backward()
+        values.append((loss.item(), {name: value.item() for name, value in shown.items()}))
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in extra.parameters())
+        assert all(parameter.grad is None for parameter in model.stages[:6].parameters())
+        # local features of the trunk leave the extractor as it is
+        assert (model.stages[7][0].conv1.weight.grad is not None) == (stages == 8)
+    (loss, shown), again = values
+    assert (loss, shown) == again
+    weights = {"self_supervised": 1.0, "feature_wise": 10.0, "consistency": 0.1}
+    assert loss == pytest.approx(sum(w * shown[name] for name, w in weights.items()), rel=1e-5)
+    other, _ = extra.loss(model, None, None, iteration=8)
+    assert other.item() != loss  # other images, other trapezoids
 
 
-@given(st.integers(0, 2**31), st.integers(1, 8))
-def test_rerank_sorts_the_first_k_alone(seed, k):
-    rng = np.random.default_rng(seed)
-    predictions = np.array([rng.permutation(20)[:8] for _ in range(5)])
-    scores = rng.integers(0, 3, (5, k)).astype(np.float32)  # many ties
-    kept = predictions.copy()
-    found, order = rerank(predictions, scores, k)
-    assert np.array_equal(predictions, kept)
-    for row, before, score, places in zip(found, predictions, scores, order):
-        expected = sorted(range(k), key=lambda i: (-score[i], i))
-        assert places.tolist() == expected
-        assert row.tolist() == [before[i] for i in expected] + before[k:].tolist()
-    positives = [rng.permutation(20)[: rng.integers(4)] for _ in range(5)]
-    before, after = first_hit(predictions, positives), first_hit(found, positives)
-    assert all(recall(before, n) == recall(after, n) for n in range(k, 9))
+def test_a_loss_of_weight_0_is_left_out(streets, tmp_path):
+    """What is left has the same random numbers as with all losses; without mined losses no pair is
+    mined.
+    """
+    model, whole = prepared(streets, tmp_path)
+    _, every = whole.loss(model, None, None, 3)
+    assert set(every) == {"self_supervised", "feature_wise", "consistency"}
+    less, told = replace(SETTINGS, consistency_weight=0.0), []
+    model, extra = prepared(streets, tmp_path, less, told=told)
+    _, some = extra.loss(model, None, None, 3)
+    assert some == {name: every[name] for name in ("self_supervised", "feature_wise")}
+    assert len(told) == 1
+    model, extra = prepared(streets, tmp_path, replace(less, feature_wise_weight=0.0), told=told)
+    total, one = extra.loss(model, None, None, 3)
+    assert set(one) == {"self_supervised"} and len(told) == 1
+    # fewer images in a batch of the network: rounding
+    torch.testing.assert_close(one["self_supervised"], every["self_supervised"], rtol=1e-4, atol=0)
+    torch.testing.assert_close(total.detach(), one["self_supervised"])
 
 
-def test_rerank_names_what_is_wrong():
-    predictions = np.arange(12).reshape(3, 4)
-    for scores, k in [(np.zeros((3, 2)), 3), (np.zeros((2, 3)), 3), (np.zeros((3, 5)), 5)]:
-        with pytest.raises(VgeoError, match="one score for each"):
-            rerank(predictions, scores, k)
-    with pytest.raises(VgeoError, match="score of query 1 is not finite"):
-        rerank(predictions, np.array([[0.0], [np.nan], [0.0]]), 1)
+def test_what_the_technique_says_of_itself(streets, tmp_path, refused):
+    technique, told = GeoWarp(SETTINGS), []
+    assert technique.learning_rate == 1e-3 and technique.target is None
+    assert technique.alone("resnet18") == 4 and technique.alone("efficientnet_v2_s") is None
+    assert technique.recipe()["stages"] == SETTINGS.stages and technique.recipe()["near"] == 1.2
+    prepared(streets, tmp_path, told=told)
+    [(kind, label, recipe, code, together)] = told
+    assert (kind, label) == ("mined", "mine pairs resnet18, seed 2")
+    assert code == ("vgeo.training.geowarp",) and together
+    assert recipe["photos"] == streets.classes.photos.fingerprint and recipe["seed"] == 2
+    refused(lambda: replace(SETTINGS, alone=None), "frozen trunk of resnet18", "alone")
+    assert replace(SETTINGS, alone=None, stages={"resnet18": 8}).alone is None
+
+
+def test_mined_pairs_show_one_place_and_lie_near(streets, refused):
+    model, classes = load_weights(build("resnet18"), streets.start).eval(), streets.classes
+    pairs = mine_pairs(model, classes, 40, SIDE, seed=3, near=1.2)
+    labels = classes.labels
+    assert pairs.shape[1] == 2 and len(pairs) and (pairs[:, 0] != pairs[:, 1]).all()
+    assert (labels[pairs[:, 0]] == labels[pairs[:, 1]]).all()
+    assert set(labels[pairs[:, 0]]) == {0, 1, 2, 3}
+    refused(lambda: mine_pairs(model, classes, 40, SIDE, 3, 1e-9), "none of 40 pairs", "1e-09")
+
+
+def test_a_fresh_regression_warps_nothing(streets, tmp_path):
+    """At the start both images of a pair stay whole: re-ranking compares them as they are."""
+    extra = prepared(streets, tmp_path)[1].eval()
+    maps = local_features(torch.randn(2, 128, 4, 4))
+    assert torch.equal(extra.regression(maps[:1], maps[1:]), IDENTITY.expand(1, 2, 4, 2))
+
+
+class Killed(BaseException):
+    pass
+
+
+def beside(streets, folder, iterations=4, stop=None, only=None, pace=EVERY):
+    """Trains a regression beside the start, stopped at an iteration, or always on iteration `only`;
+    returns its weights, its log and the model.
+    """
+    folder.mkdir(exist_ok=True)
+    model, extra = prepared(streets, folder)
+    loss = extra.loss
+
+    def watched(model, source, target, iteration):
+        if iteration == stop:
+            raise Killed
+        return loss(model, source, target, iteration if only is None else only)
+
+    extra.loss = watched
+    train_beside(extra, model, iterations, 1e-3, "float32", folder, pace=pace)
+    return load_file(folder / "extra.safetensors"), pd.read_csv(folder / "log.csv"), model
+
+
+@pytest.mark.slow
+def test_a_regression_trained_beside_a_model(streets, tmp_path):
+    """Stopped or not it ends the same, and the model beside it stays as it is."""
+    whole, log, model = beside(streets, tmp_path / "whole")
+    names = ["loss", "self_supervised", "feature_wise", "consistency"]
+    assert list(log.columns) == ["iteration", *names, "seconds"]
+    assert list(log["iteration"]) == [2, 4] and log["seconds"].gt(0).all()
+    with pytest.raises(Killed):
+        beside(streets, tmp_path / "stopped", stop=3)
+    resumed, _, _ = beside(streets, tmp_path / "stopped")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    before, after = load_file(streets.start), model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.slow
+def test_a_regression_learns_the_same_few_pairs_by_heart(streets, tmp_path):
+    _, log, _ = beside(streets, tmp_path, iterations=80, only=0, pace=Pace(4))
+    assert log["self_supervised"].iloc[-1] < 0.3 * log["self_supervised"].iloc[0]
 
 
 # ---- the city ----
 
 
 def photographed_facades():
-    """Photos of facades of an empty street from two places each, and the facade's true corners in both, (2, 4, 2)."""
+    """Photos of facades of an empty street from two places each, and the facades' corners in both.
+
+    Yields uint8 (2, H, W, 3) and the true corners, (2, 4, 2).
+    """
+    from vgeo.city import paint
+    from vgeo.city.cameras import Camera
+    from vgeo.city.district import District
+    from vgeo.city.light import Light
+
     district = District(3, paint.SAN_FRANCISCO, 1, 12)
-    district._standing = lambda era, glow: np.zeros((0, 10))
-    district._traffic = lambda rng, camera, crowd: np.zeros((0, 10))
-    light = Light(
-        (1.0, 1.0, 1.0),
-        (0.0, 0.0, 0.0),
-        (0.0, 0.0, 1.0),
-        (0.0, 0.0, 1.0),
-        (0.0, 0.0, 1.0),
-        0.0,
-        cloud=0,
-        noise=0,
-    )
+    furniture = (district.furniture, district.signs, district.slots)
+    district.furniture, district.signs, district.slots = (rows[:0] for rows in furniture)
+    up = (0.0, 0.0, 1.0)
+    light = Light((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), up, up, up, 0.0, cloud=0, noise=0)
     size = 96
-    for wall in district.walls[::3]:  # a front and two sides for each house
-        start, end, height = wall[:2], wall[2:4], min(wall[4], 7.0)
+    for wall in district.scene.walls[::3]:  # a front and two sides for each house
+        start, end, height = wall["left"], wall["right"], min(wall["height"], 7.0)
         middle, along = (start + end) / 2, (end - start) / np.hypot(*(end - start))
         if not (middle.min() > 5 and middle.max() < 95 and abs(middle - 50).min() < 30):
             continue  # across the street, or at a corner
         outward = np.array([along[1], -along[0]])
         heading = np.degrees(np.arctan2(*-outward))
-        cameras = [
-            Camera(
-                *(middle + 14 * outward + shift * along),
-                2.5,
-                (heading + turn) % 360,
-                10.0,
-                roll,
-                62.0,
-                size,
-            )
-            for shift, turn, roll in ((-4.0, 14.0, 2.0), (5.0, -14.0, -3.0))
-        ]
+        cameras = []
+        for shift, turn, roll in ((-4.0, 14.0, 2.0), (5.0, -14.0, -3.0)):
+            place = middle + 14 * outward + shift * along
+            cameras.append(Camera(*place, 2.5, (heading + turn) % 360, 10.0, roll, 62.0, size))
         corners = np.array([(*start, height), (*end, height), (*end, 0.5), (*start, 0.5)])
-        pixels = (
-            np.stack([camera.project(corners) for camera in cameras]) - 0.5
-        )  # the first pixel's centre is 0
-        photos = [
-            district.photo(camera, light, 201506, np.random.default_rng(0)) for camera in cameras
-        ]
+        # the first pixel's centre is 0
+        pixels = np.stack([camera.project(corners) for camera in cameras]) - 0.5
+        rng = np.random.default_rng
+        photos = [district.photo(camera, light, 201506, rng(0), crowd=0) for camera in cameras]
         yield np.stack(photos), 2 * pixels / (size - 1) - 1
 
 
+@pytest.mark.slow
 def test_true_quadrilaterals_make_two_photos_of_a_facade_alike():
-    found = list(photographed_facades())
-    photos = (
-        torch.from_numpy(np.stack([photos for photos, _ in found])).permute(1, 0, 4, 2, 3).float()
-        / 255
-    )
-    corners = torch.from_numpy(np.stack([corners for _, corners in found])).float().transpose(0, 1)
+    photos, corners = map(np.stack, zip(*photographed_facades(), strict=True))
+    photos = torch.from_numpy(photos).permute(1, 0, 4, 2, 3).float() / 255
+    corners = torch.from_numpy(corners).float().transpose(0, 1)
     seen = torch.ones_like(photos[0, :, :1])
 
     def difference(points_a, points_b):
-        """Mean absolute difference of grey values, contrast and brightness made equal, where both see the facade."""
+        """Mean absolute difference of grey values, of equal contrast, where both see the facade."""
         mask = (warp(seen, points_a) > 0.99) & (warp(seen, points_b) > 0.99)
-        grey = [
-            warp(image, points).mean(1, keepdim=True)
-            for image, points in zip(photos, (points_a, points_b))
-        ]
+        pairs = zip(photos, (points_a, points_b), strict=True)
+        grey = [warp(image, points).mean(1, keepdim=True) for image, points in pairs]
         out = []
-        for a, b, m in zip(*grey, mask):
+        for a, b, m in zip(*grey, mask, strict=True):
             a, b = (x[m].sub(x[m].mean()).div(x[m].std()) for x in (a, b))
             out.append((a - b).abs().mean().item())
         return np.array(out)
@@ -545,7 +430,6 @@ def test_true_quadrilaterals_make_two_photos_of_a_facade_alike():
     true, unwarped = difference(*corners), difference(corners[0], corners[0])
     shifted = difference(corners[0], corners[1] + torch.tensor([0.1, 0.0]))
     assert len(true) >= 8
-    assert np.median(true) < 0.4 * np.median(unwarped) and np.median(true) < 0.6 * np.median(
-        shifted
-    )
+    assert np.median(true) < 0.4 * np.median(unwarped)
+    assert np.median(true) < 0.6 * np.median(shifted)
     assert (true < unwarped).all()

@@ -1,4 +1,4 @@
-"""The angular-margin loss against the closed formula, pytorch-metric-learning and its own properties."""
+"""The angular-margin loss against closed formulas, pytorch-metric-learning and its properties."""
 
 import math
 
@@ -28,7 +28,7 @@ def make(margin, dim=16, classes=7, batch=9, dtype=torch.float64, seed=0, detach
 
 
 def at_angles(theta, margin, dtype, detached):
-    """A loss with classes along e0 and e1, and one descriptor in the plane of e0 and e2 per angle to e0."""
+    """A loss with classes along e0 and e1, and for each angle to e0 a descriptor towards e2."""
     theta = torch.as_tensor(theta, dtype=torch.float64)
     loss = AngularMarginLoss(3, 2, margin, detached).to(dtype)
     loss.weight.data = torch.eye(3, dtype=dtype)[:2]
@@ -37,7 +37,7 @@ def at_angles(theta, margin, dtype, detached):
 
 
 def monotonic_cosine(phi):
-    """cos, extended so that it goes on falling where cos would rise: 1 minus the integral of |sin| from 0 to phi."""
+    """cos, going on to fall where cos would rise: 1 minus the integral of |sin| from 0 to phi."""
     whole, rest = divmod(phi, math.pi)
     return 1 - 2 * whole - (1 - math.cos(rest))
 
@@ -91,7 +91,7 @@ def test_exact_gradients_against_finite_differences(margin):
 
 
 def detached_gradients(descriptors, weight, labels, margin):
-    """Closed form, float64: the softmax is that of the margin's logits, the logits are s cos(theta).
+    """Closed form: the softmax is that of the margin's logits, the logits are s cos(theta).
 
     d loss / d logit_j = (p_j - y_j) / B; a gradient g with respect to a unit vector v / |v| is
     (g - (g v) v) / |v| with respect to v.
@@ -186,7 +186,7 @@ def test_edges_are_right_and_have_finite_gradients(margin, detached):
 
 @PRESETS
 def test_gradient_near_the_edges(margin):
-    """d psi / d theta = -m1 |sin(m1 theta + m2)|, in float32, where acos would give infinity or lose its digits."""
+    """d psi / d theta = -m1 |sin(m1 theta + m2)|, where acos in float32 would lose its digits."""
     for theta in [1e-5, 1e-3, 1.0, 3.0, math.pi - 1e-3]:
         a = torch.tensor([[math.cos(theta), math.sin(theta)]], requires_grad=True)
         psi(angle(a, torch.tensor([[1.0, 0.0]])), margin).sum().backward()
