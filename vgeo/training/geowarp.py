@@ -17,7 +17,7 @@ from torch import nn
 from vgeo.device import WHOLE, Share, device, numpy_stream, share, torch_stream
 from vgeo.errors import VgeoError
 from vgeo.models.geowarp import IDENTITY, Regression, local_features, symmetric, warp
-from vgeo.models.network import TRUNK, normalise
+from vgeo.models.network import TRUNK, GeoModel, normalise
 from vgeo.models.weights import weights_hash
 from vgeo.photos.images import load_batches
 from vgeo.photos.places import Classes
@@ -287,7 +287,9 @@ class GeoWarp:
         """The iterations of its own training where the local features lie in the frozen trunk."""
         return self.settings.alone if self.settings.stages[backbone] <= TRUNK else None
 
-    def prepare(self, model, classes: Classes, size: int, seed: int, step: Step) -> WarpLoss:
+    def prepare(
+        self, model: GeoModel, classes: Classes, size: int, seed: int, step: Step
+    ) -> WarpLoss:
         """A regression at its start, with the pairs that the model's descriptors choose."""
         s, pairs = self.settings, None
         if s.feature_wise_weight or s.consistency_weight:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from vgeo.models.discriminator import Discriminator, domain_loss
+from vgeo.models.network import BACKBONES, GeoModel
 from vgeo.photos.places import Classes
 from vgeo.photos.tables import Photos
 from vgeo.training.technique import Step
@@ -64,7 +65,9 @@ class GradientReversal:
     def alone(self, backbone: str) -> None:
         """None: the discriminator is trained jointly with the extractor."""
 
-    def prepare(self, model, classes: Classes, size: int, seed: int, step: Step) -> DomainLoss:
+    def prepare(
+        self, model: GeoModel, classes: Classes, size: int, seed: int, step: Step
+    ) -> DomainLoss:
         """A discriminator with random weights."""
         torch.manual_seed(seed)
-        return DomainLoss(model.aggregation[3].in_features, self.settings.weight)
+        return DomainLoss(BACKBONES[model.backbone_name].channels, self.settings.weight)

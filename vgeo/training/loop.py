@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from vgeo.device import autocast, device, is_first, iteration_seed, share
 from vgeo.errors import VgeoError
-from vgeo.models.network import DIM, build, freeze
+from vgeo.models.network import DIM, GeoModel, build, freeze
 from vgeo.models.weights import load_weights, save_weights
 from vgeo.photos.places import Classes
 from vgeo.training.batches import batches
@@ -241,10 +241,10 @@ def train_extractor(
     recipe: Recipe,
     start: Path,
     classes: Classes,
-    validate: Callable[[nn.Module], float],
+    validate: Callable[[GeoModel], float],
     folder: Path,
-    views: Callable[[nn.Module, int], Iterator[torch.Tensor]],
-    target_views: Callable[[nn.Module, int], Iterator[torch.Tensor]] | None = None,
+    views: Callable[[GeoModel, int], Iterator[torch.Tensor]],
+    target_views: Callable[[GeoModel, int], Iterator[torch.Tensor]] | None = None,
     extra: nn.Module | None = None,
     extra_rate: float | None = None,
     label: str = "training",

@@ -21,6 +21,7 @@ from typing import Protocol
 
 from torch import nn
 
+from vgeo.models.network import GeoModel
 from vgeo.photos.places import Classes
 from vgeo.photos.tables import Photos
 
@@ -30,14 +31,11 @@ Step = Callable[..., Path]
 
 
 class Technique(Protocol):
-    """A technique that the study can train.
+    """A technique that the study can train."""
 
-    Attributes
-    ----------
-    code : names of the modules that the trained weights depend on.
-    """
-
-    code: tuple[str, ...]
+    @property
+    def code(self) -> tuple[str, ...]:
+        """Names of the modules that the trained weights depend on."""
 
     @property
     def learning_rate(self) -> float:
@@ -57,7 +55,9 @@ class Technique(Protocol):
         frozen features only, so that joint training would change neither them nor the extractor.
         """
 
-    def prepare(self, model, classes: Classes, size: int, seed: int, step: Step) -> nn.Module:
+    def prepare(
+        self, model: GeoModel, classes: Classes, size: int, seed: int, step: Step
+    ) -> nn.Module:
         """The layers at their start, in training mode, with the method `loss`.
 
         Parameters
