@@ -102,7 +102,8 @@ def sources():
 
 
 SOURCES = list(sources())
-OURS = {"vgeo", *(path.stem for path, _ in SOURCES if path.parts[0] in ("tests", "benchmarks"))}
+INSIDE = [path.with_suffix("").parts[1:] for path, _ in SOURCES if path.parts[0] != "vgeo"]
+OURS = {"vgeo", *(name for parts in INSIDE for name in parts)}
 WHOSE = packages_distributions()
 
 
