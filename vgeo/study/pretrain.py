@@ -305,7 +305,8 @@ class _Step(nn.Module):
         descriptors = self.model(views)
         [teacher] = self.teacher
         if teacher is None:
-            loss = 0.5 * self.classifier(descriptors, labels) + tell_apart(*descriptors.chunk(2))
+            first, second = descriptors.chunk(2)
+            loss = 0.5 * self.classifier(descriptors, labels) + tell_apart(first, second)
         else:
             with torch.no_grad():
                 wanted = teacher(views)
