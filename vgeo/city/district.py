@@ -1,379 +1,346 @@
-"""TODO: city.district."""
+"""A district of the rendered city: its houses, street furniture and traffic, and photos of it.
 
-from functools import lru_cache
+Places are (x, y) in metres east and north of the district's first crossing.
+"""
 
 import cv2
 import numpy as np
 
-from vgeo.city.kernel import Textures, render
-from vgeo.city.paint import (
-    Paints,
-    car_end,
-    car_side,
-    clutter,
-    facade,
-    lamp_post,
-    person,
-    pole,
-    sign,
-    traffic_light,
-    tree,
-    wall_surface,
-    wires,
+from vgeo.city import paint
+from vgeo.city.cameras import Camera
+from vgeo.city.kernel import LAMP, SPRITE, WALL, Moment, Scene, Textures, render
+from vgeo.city.light import Light, develop
+from vgeo.city.plan import SPACING, Street
+
+OUTER = 9.0  # metres: half the width of the streets around the houses at the border
+CROSSING = 8.0  # metres on both sides of a crossing that stay free of furniture
+SLOT = 6.2  # metres of street for one car
+SIGHT = 85.0  # metres: sprites that are farther away are left out
+NEAR_LAMPS = 14  # lamps that give light to a photo
+LAMP_COLOURS = (1.0, 0.78, 0.45), (1.0, 0.92, 0.78), (0.85, 0.95, 1.0)
+
+# out: half a metre from the wall into the house; house: the number of the house
+SIGN = np.dtype([("place", float, 2), ("out", float, 2), ("z", float), ("house", np.int64)])
+# A place where a car can stand (moving 0) or drive (moving 1).
+PARKING = np.dtype(
+    [("place", float, 2), ("axis", float, 2), ("street", np.int64), ("moving", np.int64)]
 )
-from vgeo.city.plan import SPACING
 
 
-class District:
-    """`blocks` x `blocks` blocks and the streets around them, from a seed and a style; metres from the first crossing.
+class Stock:
+    """The sprites that a district is furnished from: numbers of textures, and metres.
 
-    walls, lamps: as `render` takes them. fixed, signs, slots: what `_furnish`, `_row` and `_slots` put there.
+    trees, clutter, blades : (texture, width, height) each. cars : float64 (14, 5): the textures
+    of side and end, length, width, height. people, poles, traffic_lights : textures.
     """
 
-    def __init__(self, seed, style, blocks, texels):
-        """texels: texture pixels per metre; about a tenth of the photos' width in pixels is enough."""
-        self.style, self.blocks, self.texels = style, blocks, texels
-        self.rng = rng = np.random.default_rng(seed)
-        self.paints = Paints(rng)
-        self.half_x, self.half_y = (rng.uniform(*style.street, blocks + 1) for _ in range(2))
-        self.textures = Textures()
-        self.walls, self.wall_texture = [], []
-        self.fixed, self.signs, self.lamps = [], [], []
-        self._stock()
-        self._build()
-        self._furnish()
-        self.walls, self.wall_texture = np.array(self.walls), np.array(self.wall_texture)
-        self.lamps, self.cars, self.people = (
-            np.array(self.lamps),
-            np.array(self.cars),
-            np.array(self.people),
-        )
-        self.slots = self._slots()
-        self.data, self.table = self.textures.packed()
-        del self.textures
-
-    def _stock(self):
-        """The pool of sprites that the streets are furnished from."""
-        p, rng, s, add = self.paints, self.rng, self.texels, self.textures.add
+    def __init__(self, paints, scale, add):
+        rng, style = paints.rng, paints.style
         self.trees = []
         for _ in range(8):
             w, h = rng.uniform(3, 6), rng.uniform(4.5, 9)
-            self.trees.append((add(tree(p, rng, w, h, s)), w, h))
-        if self.style.palms:
-            for _ in range(3):
-                h = rng.uniform(6, 11)
-                self.trees.append((add(tree(p, rng, 4, h, s, palm=True)), 4.0, h))
-        self.cars = []
+            self.trees.append((add(paint.tree(paints, w, h, scale)), w, h))
+        for _ in range(3 if style.palms else 0):
+            h = rng.uniform(6, 11)
+            self.trees.append((add(paint.tree(paints, 4, h, scale, palm=True)), 4.0, h))
+        cars = []
         for k in range(14):
             boxy = k % 5 == 4
             if boxy:
                 length, width, height = rng.uniform(5.5, 8.5), 2.2, rng.uniform(2.4, 3.2)
             else:
                 length, width, height = rng.uniform(3.8, 4.9), 1.8, rng.uniform(1.4, 1.8)
-            side, colour = car_side(p, rng, length, height, 2 * s, boxy)
-            end = car_end(p, rng, width, height, 2 * s, colour)
-            self.cars.append((add(side), add(end), length, width, height))
-        self.people = [add(person(p, rng, 2.5 * s)) for _ in range(18)]
-        self.lamp_texture, self.wire_texture = add(lamp_post(1.5 * s)), add(wires(1.5 * s))
-        self.poles = [add(pole(rng, 1.5 * s)) for _ in range(3)]
-        self.traffic = [add(traffic_light(rng, 2 * s)) for _ in range(3)]
+            side, colour = paint.car_side(paints, length, height, 2 * scale, boxy)
+            end = paint.car_end(paints, width, height, 2 * scale, colour)
+            cars.append((add(side), add(end), length, width, height))
+        self.cars = np.array(cars)
+        self.people = np.array([add(paint.person(paints, 2.5 * scale)) for _ in range(18)])
+        self.lamp_post, self.wires = (
+            add(paint.lamp_post(1.5 * scale)),
+            add(paint.wires(1.5 * scale)),
+        )
+        self.poles = [add(paint.pole(paints, 1.5 * scale)) for _ in range(3)]
+        self.traffic_lights = [add(paint.traffic_light(paints, 2 * scale)) for _ in range(3)]
         self.clutter = []
         for _ in range(14):
-            image = clutter(p, rng, 2 * s)
-            self.clutter.append((add(image), image.shape[1] / (2 * s), image.shape[0] / (2 * s)))
-        self.blades = []
-        for _ in range(40):
-            if rng.random() < 0.6:  # a banner, else a board
+            image = paint.clutter(paints, 2 * scale)
+            h, w = np.array(image.shape[:2]) / (2 * scale)
+            self.clutter.append((add(image), w, h))
+        self.blades = np.empty((40, 3))
+        for k in range(len(self.blades)):
+            if rng.random() < 0.6:  # a banner
                 w, h = rng.uniform(0.5, 1.0), rng.uniform(1.5, 4.5)
-            else:
+            else:  # a board
                 w, h = rng.uniform(0.9, 1.8), rng.uniform(0.5, 1.0)
-            self.blades.append((add(sign(rng, w, h, 2 * s, self.style.kanji)), w, h))
+            self.blades[k] = add(paint.sign(paints, w, h, 2 * scale)), w, h
 
-    def _build(self):
-        """Houses along every street: a front, and two bare side walls where it stands out."""
-        n = self.blocks
+
+def _sprites(place, half, low, high, texture, glow=0.0, sun=0.6, board=False):
+    """SPRITE rows, one for each place (n, 2) or for one place (2,)."""
+    place = np.atleast_2d(place)
+    rows = np.zeros(len(place), SPRITE)
+    columns = place, half, low, high, glow, sun, texture, board
+    for name, column in zip(SPRITE.names, columns, strict=True):
+        rows[name] = column
+    return rows
+
+
+class District:
+    """`blocks` x `blocks` blocks of houses and the streets around them.
+
+    Attributes
+    ----------
+    streets : first those that run north, then those that run east.
+    scene : the houses, as `kernel.render` takes them. The walls of a house are three rows: its
+        front and the parts of its sides that stand out.
+    furniture : SPRITE rows of what stays over the years: trees, lamp posts, poles, wires, traffic
+        lights, clutter.
+    signs : SIGN rows of the signs that stand out from the houses.
+    lamps : LAMP rows.
+    slots : PARKING rows.
+    """
+
+    def __init__(self, seed: int, style: paint.Style, blocks: int, texels: float):
+        """Builds the district; everything follows from the seed.
+
+        Parameters
+        ----------
+        seed : of the random generator.
+        style : what the houses are like.
+        blocks : how many in a row.
+        texels : texture pixels per metre; a tenth of the photos' width in pixels is enough.
+        """
+        rng = np.random.default_rng(seed)
+        self.blocks, self.paints = blocks, paint.Paints(rng, style)
+        half_x, half_y = (rng.uniform(*style.street, blocks + 1) for _ in range(2))
+        self.streets = [
+            Street(north, k * SPACING, half)
+            for north, halves in ((True, half_x), (False, half_y))
+            for k, half in enumerate(halves)
+        ]
+        textures = Textures()
+        self.stock = Stock(self.paints, texels, textures.add)
+        walls, signs = self._houses(half_x, half_y, texels, textures.add)
+        self.signs = np.array(signs, SIGN)
+        self.furniture, self.lamps = self._furnish(rng, style)
+        self.slots = self._slots()
+        packed = textures.packed()
+        noise = self.paints.rough
+        self.scene = Scene(np.array(walls, WALL), *packed, noise, half_x, half_y, SPACING)
+
+    def _houses(self, half_x, half_y, texels, add):
+        """Houses along every street: WALL rows and SIGN rows."""
+        n, walls, signs = self.blocks, [], []
+
+        def bounds(k, halves):
+            """Where the houses of the k-th row of blocks begin and end."""
+            first = halves[k] if 0 <= k <= n else OUTER
+            last = halves[k + 1] if k + 1 <= n else OUTER
+            return k * SPACING + first, (k + 1) * SPACING - last
+
         for i in range(-1, n + 1):
             for j in range(-1, n + 1):
-                west = i * SPACING + (self.half_x[i] if 0 <= i <= n else 9)
-                east = (i + 1) * SPACING - (self.half_x[i + 1] if i + 1 <= n else 9)
-                south = j * SPACING + (self.half_y[j] if 0 <= j <= n else 9)
-                north = (j + 1) * SPACING - (self.half_y[j + 1] if j + 1 <= n else 9)
-                # each side runs from left to right as seen from its street: start, direction, length, street is real
-                sides = (
-                    ((west, north), (0, -1), north - south, i >= 0),
-                    ((east, south), (0, 1), north - south, i < n),
-                    ((west, south), (1, 0), east - west, j >= 0),
-                    ((east, north), (-1, 0), east - west, j < n),
-                )
-                for start, along, length, real in sides:
+                (west, east), (south, north) = bounds(i, half_x), bounds(j, half_y)
+                # a side of a block runs from left to right as seen from its street: the start,
+                # the direction, the length, whether there is such a street
+                for start, along, length, real in (
+                    ((west, north), (0.0, -1.0), north - south, i >= 0),
+                    ((east, south), (0.0, 1.0), north - south, i < n),
+                    ((west, south), (1.0, 0.0), east - west, j >= 0),
+                    ((east, north), (-1.0, 0.0), east - west, j < n),
+                ):
                     if real:
-                        self._row(np.array(start), np.array(along, float), length)
+                        side = np.array(start), np.array(along), length
+                        for house in _row(self.paints, *side, texels, add):
+                            walls += house[0]
+                            signs += house[1]
+        return walls, signs
 
-    def _row(self, start, along, length):
-        """Houses wall to wall along one side of a block; their blade signs, (x, y, half width x, y, z, house) each."""
-        rng, style, s = self.rng, self.style, self.texels
-        inward = np.array([-along[1], along[0]])
-        at = 0.0
-        while at < length - 0.01:
-            width = min(rng.uniform(*style.lot), length - at)
-            if length - at - width < style.lot[0] * 0.7:
-                width = length - at
-            floors = int(rng.integers(style.floors[0], style.floors[1] + 1))
-            ground, storey = rng.uniform(3.3, 4.4), rng.uniform(2.7, 3.4)
-            bay = width / max(1, round(width / rng.uniform(1.7, 3.2)))
-            height, house = ground + floors * storey, int(rng.integers(1 << 20))
-            back = rng.uniform(0, style.setback) if rng.random() < 0.6 else 0.0
-            p0, p1 = (
-                start + along * at + inward * back,
-                start + along * (at + width) + inward * back,
-            )
-            tall = rng.uniform(0, 1)
-            h, w = int(height * s / 2), int(10 * s / 2)
-            bare = wall_surface(self.paints, rng, style, h, w, s / 2)
-            side = self.textures.add(np.dstack([bare, np.zeros((h, w), np.uint8)]))
-            front = self.textures.add(
-                facade(self.paints, rng, style, width, floors, ground, storey, bay, s)
-            )
-            for a, b, number in (
-                (p0, p1, front),
-                (p0 + inward * 11, p0, side),
-                (p1, p1 + inward * 11, side),
-            ):
-                self.walls.append([*a, *b, height, bay, storey, ground, house, tall])
-                self.wall_texture.append(number)
-            if rng.random() < style.blades:
-                for _ in range(int(rng.integers(1, 4 if style.kanji else 2))):
-                    spot = p0 + along * rng.uniform(0.5, max(width - 0.5, 0.6))
-                    z = rng.uniform(2.6, max(3.0, min(height - 3, 8)))
-                    self.signs.append((*(spot - inward * 0.7), *(inward * 0.5), z, house))
-            at += width
+    def _furnish(self, rng, style):
+        """The furniture along the kerbs: SPRITE rows, LAMP rows."""
+        stock, end = self.stock, self.blocks * SPACING
+        crossings = [k * SPACING for k in range(self.blocks + 1)]
+        fixed, lamps = [], []
 
-    def _furnish(self):
-        """Trees, lamps, poles, wires, traffic lights and clutter along the kerbs: sprites that stay over the years.
+        def free(first, last, step, shift=0.0):
+            """Places along a street every `step` metres that are not at a crossing."""
+            places = np.arange(first, last, step) + shift
+            return [q for q in places if all(abs(q - c) > CROSSING for c in crossings)]
 
-        A row each: x, y, half width x, y, lowest and highest z, texture, glow, 0 where it turns to the camera.
-        """
-        rng, style, n = self.rng, self.style, self.blocks
-        for street in range(2 * (n + 1)):
-            vertical, k = street < n + 1, street % (n + 1)
-            half = (self.half_x if vertical else self.half_y)[k]
+        def put(place, half, low, high, texture, **more):
+            fixed.append(_sprites(place, half, low, high, texture, **more))
+
+        for street in self.streets:
+            axis, normal = street.axis, street.normal
             planted, wired = rng.random() < style.trees * 1.6, rng.random() < style.wires
             for side in (-1, 1):
-                kerb = k * SPACING + side * (half - 2.7)
-                axis, across = np.array([0.0, 1.0]), np.array([1.0, 0.0])
-                if not vertical:
-                    axis, across = across, axis
-                put = lambda q, axis=axis, across=across, kerb=kerb: axis * q + across * kerb  # noqa: E731
-                clear = [c * SPACING for c in range(n + 1)]
-                free = lambda q, clear=clear: all(abs(q - c) > 8.0 for c in clear)  # noqa: E731
-                for q in np.arange(-55, n * SPACING + 55, 24) + rng.uniform(0, 12):
-                    if free(q):
-                        xy = put(q)
-                        self.fixed.append(
-                            (*xy, *(across * 1.0 * -side), 0.0, 6.0, self.lamp_texture, 0.0, 1)
-                        )
-                        colour = [(1.0, 0.78, 0.45), (1.0, 0.92, 0.78), (0.85, 0.95, 1.0)][
-                            rng.integers(3)
-                        ]
-                        self.lamps.append(
-                            [*(xy - across * side * 0.9), 5.8, rng.uniform(0.6, 1.4), *colour]
-                        )
-                if planted:
-                    for q in np.arange(-50, n * SPACING + 50, rng.uniform(7, 14)):
-                        if free(q) and rng.random() < 0.75:
-                            texture, w, h = self.trees[rng.integers(len(self.trees))]
-                            self.fixed.append(
-                                (*put(q + rng.uniform(-1, 1)), w / 2, 0.0, 0.0, h, texture, 0.0, 0)
-                            )
-                if wired and side == 1:
-                    for q in np.arange(-60, n * SPACING + 60, 30.0):
-                        pole = self.poles[rng.integers(len(self.poles))]
-                        self.fixed.append((*put(q), *(across * 1.2), 0.0, 9.0, pole, 0.0, 1))
-                        self.fixed.append(
-                            (*put(q + 15), *(axis * 15), 6.9, 9.1, self.wire_texture, 0.0, 1)
-                        )
-                for q in np.arange(-50, n * SPACING + 50, 5.0):
-                    if free(q) and rng.random() < 0.22:
-                        texture, w, h = self.clutter[rng.integers(len(self.clutter))]
-                        xy = put(q + rng.uniform(-2, 2)) + across * side * rng.choice([0.0, 2.2])
-                        self.fixed.append((*xy, *(axis * w / 2), 0.0, h, texture, 0.0, 1))
-                for c in clear:
+                kerb = side * (street.half - 2.7)
+                for q in free(-55, end + 55, 24, rng.uniform(0, 12)):
+                    place = street.point(q, kerb)
+                    put(place, normal * -side, 0.0, 6.0, stock.lamp_post)
+                    colour = LAMP_COLOURS[rng.integers(3)]
+                    lamp = (*(place - normal * side * 0.9), 5.8)
+                    lamps.append((lamp, rng.uniform(0.6, 1.4), colour))
+                for q in free(-50, end + 50, rng.uniform(7, 14)) if planted else ():
+                    if rng.random() < 0.75:
+                        texture, w, h = stock.trees[rng.integers(len(stock.trees))]
+                        place = street.point(q + rng.uniform(-1, 1), kerb)
+                        put(place, (w / 2, 0.0), 0.0, h, texture, board=True)
+                for q in np.arange(-60, end + 60, 30.0) if wired and side == 1 else ():
+                    pole = stock.poles[rng.integers(len(stock.poles))]
+                    put(street.point(q, kerb), normal * 1.2, 0.0, 9.0, pole)
+                    put(street.point(q + 15, kerb), axis * 15, 6.9, 9.1, stock.wires)
+                for q in free(-50, end + 50, 5.0):
+                    if rng.random() < 0.22:
+                        texture, w, h = stock.clutter[rng.integers(len(stock.clutter))]
+                        place = street.point(q + rng.uniform(-2, 2), kerb)
+                        place = place + normal * side * rng.choice([0.0, 2.2])
+                        put(place, axis * w / 2, 0.0, h, texture)
+                for c in crossings:
                     if rng.random() < 0.6:
-                        light = self.traffic[rng.integers(3)]
-                        self.fixed.append(
-                            (
-                                *put(c + side * (half - 1)),
-                                *(across * 0.45),
-                                0.0,
-                                4.2,
-                                light,
-                                0.15,
-                                1,
-                            )
-                        )
+                        light = stock.traffic_lights[rng.integers(3)]
+                        place = street.point(c + side * (street.half - 1), kerb)
+                        put(place, normal * 0.45, 0.0, 4.2, light, glow=0.15)
+        return np.concatenate(fixed), np.array(lamps, LAMP)
 
     def _slots(self):
-        """Where cars can stand or drive, every 6.2 m: (x, y, axis x, axis y, street, moving) a row."""
-        out = []
-        for street, vertical, k, half in self._streets():
+        crossings = np.arange(self.blocks + 1) * SPACING
+        rows = []
+        for number, street in enumerate(self.streets):
             for side in (-1, 1):
-                for q in np.arange(-40, self.blocks * SPACING + 40, 6.2):
-                    if min(abs(q - c * SPACING) for c in range(self.blocks + 1)) < 14:
+                for q in np.arange(-40, self.blocks * SPACING + 40, SLOT):
+                    if abs(q - crossings).min() < 14:
                         continue
-                    for moving, offset in ((0, half - 4.3), (1, max(half - 7.2, 1.2))):
-                        across = k * SPACING + side * offset
-                        out.append(
-                            (across, q, 0, 1, street, moving)
-                            if vertical
-                            else (q, across, 1, 0, street, moving)
-                        )
-        return np.array(out)
+                    lanes = street.half - 4.3, max(street.half - 7.2, 1.2)
+                    for moving, offset in enumerate(lanes):
+                        rows.append((street.point(q, side * offset), street.axis, number, moving))
+        return np.array(rows, PARKING)
 
-    def _streets(self):
-        """(number, runs north, its line, half width) of every street."""
-        n = self.blocks + 1
-        return [(k, True, k, self.half_x[k]) for k in range(n)] + [
-            (n + k, False, k, self.half_y[k]) for k in range(n)
-        ]
+    def _signs(self, era, glow):
+        """SPRITE rows of the signs; a quarter of the houses change theirs with the era."""
+        house, unit = self.signs["house"], self.signs["out"]
+        unit = unit / np.hypot(*unit.T)[:, None]
+        number = house * 7919 + np.where(house % 4 == 0, era, 0) * 104729
+        texture, w, h = self.stock.blades[number % len(self.stock.blades)].T
+        place = self.signs["place"] - unit * (w / 2 - 0.5)[:, None]
+        low, shining = self.signs["z"], np.where(house % 3, glow, 0.0)
+        return _sprites(place, unit * w[:, None] / 2, low, low + h, texture, shining)
 
-    def _traffic(self, rng, camera, crowd):
-        """Parked and moving cars and people of one moment, as rows of sprites.
-
-        A row is one of `render`'s sprites, then its texture and 0 where it turns to the camera.
-        """
-        here = np.array([camera.x, camera.y])
-        streets = self._streets()
-        share = np.stack(
-            [rng.uniform(0.15, 0.75, len(streets)), rng.uniform(0, 0.1, len(streets)) * crowd], 1
-        )
-        slots = self.slots
-        away = np.hypot(*(slots[:, :2] - here).T)
-        taken = rng.random(len(slots)) < share[slots[:, 4].astype(int), slots[:, 5].astype(int)]
+    def _cars(self, rng, here, crowd):
+        """SPRITE rows of parked and moving cars: both sides of each, then both ends."""
+        count, slots = len(self.streets), self.slots
+        share = np.stack([rng.uniform(0.15, 0.75, count), rng.uniform(0, 0.1, count) * crowd], 1)
+        away = np.hypot(*(slots["place"] - here).T)
+        taken = rng.random(len(slots)) < share[slots["street"], slots["moving"]]
         slots = slots[taken & (away > 3.4) & (away < 60)]
-        axis = slots[:, 2:4]
-        xy = slots[:, :2] + axis * rng.uniform(-0.6, 0.6, (len(slots), 1))
-        cars = self.cars[rng.integers(len(self.cars), size=len(slots))]
-        side, end, length, width, height = (cars[:, k : k + 1] for k in range(5))
-        across, one = axis[:, ::-1], np.ones_like(side)
-        shade = rng.random((len(slots), 1))
-        body = [0.05 * one, height, 0 * one, shade]
-        rows = [
-            np.hstack([xy + sign * across * width / 2, axis * length / 2, *body, side, one])
-            for sign in (-1, 1)
-        ]
-        rows += [
-            np.hstack([xy + sign * axis * length * 0.47, across * width / 2, *body, end, one])
-            for sign in (-1, 1)
-        ]
-        for _, vertical, k, half in streets:
-            if abs(here[0 if vertical else 1] - k * SPACING) < 45:
+        axis, across = slots["axis"], slots["axis"][:, ::-1]
+        place = slots["place"] + axis * rng.uniform(-0.6, 0.6, (len(slots), 1))
+        cars = self.stock.cars[rng.integers(len(self.stock.cars), size=len(slots))]
+        side, end, length, width, height = cars.T
+        length, width, sun = length[:, None], width[:, None], rng.random(len(slots))
+        rows = []
+        for sign in (-1, 1):
+            wall = place + sign * across * width / 2
+            rows.append(_sprites(wall, axis * length / 2, 0.05, height, side, sun=sun))
+        for sign in (-1, 1):
+            wall = place + sign * axis * length * 0.47
+            rows.append(_sprites(wall, across * width / 2, 0.05, height, end, sun=sun))
+        return rows
+
+    def _people(self, rng, here, crowd):
+        """SPRITE rows of people on the pavements of the streets near (x, y)."""
+        rows = []
+        for street in self.streets:
+            x, y = here
+            off, along = (x, y) if street.north else (y, x)
+            if abs(off - street.middle) < 45:
                 n = rng.poisson(5 * crowd)
-                line = k * SPACING + rng.choice([-1, 1], n) * (half - rng.uniform(0.5, 3.0, n))
-                along = here[1 if vertical else 0] + rng.uniform(-40, 40, n)
-                spot = np.stack([line, along] if vertical else [along, line], 1)
-                people = self.people[rng.integers(len(self.people), size=n)]
-                zero = np.zeros(n)
-                walkers = np.column_stack(
-                    [
-                        spot,
-                        zero + 0.35,
-                        zero,
-                        zero,
-                        rng.uniform(1.5, 1.9, n),
-                        zero,
-                        rng.random(n),
-                        people,
-                        zero,
-                    ]
-                )
-                rows.append(walkers[np.hypot(*(spot - here).T) > 1.6])
-        return np.vstack(rows)
+                offset = rng.choice([-1, 1], n) * (street.half - rng.uniform(0.5, 3.0, n))
+                place = street.point(along + rng.uniform(-40, 40, n), offset)
+                texture = self.stock.people[rng.integers(len(self.stock.people), size=n)]
+                high, sun = rng.uniform(1.5, 1.9, n), rng.random(n)
+                people = _sprites(place, (0.35, 0.0), 0.0, high, texture, sun=sun, board=True)
+                rows.append(people[np.hypot(*(place - here).T) > 1.6])
+        return rows
 
-    @lru_cache(maxsize=8)
-    def _standing(self, era, glow):
-        """Furniture and blade signs as rows of sprites; a quarter of the houses change their signs every third year."""
-        rows = [(*f[:6], f[7], 0.6, f[6], f[8]) for f in self.fixed]
-        for x, y, ux, uy, z, house in self.signs:
-            texture, w, h = self.blades[
-                (house * 7919 + (era if house % 4 == 0 else 0) * 104729) % len(self.blades)
-            ]
-            out = np.array([ux, uy]) / np.hypot(ux, uy)
-            x, y = x - out[0] * (w / 2 - 0.5), y - out[1] * (w / 2 - 0.5)
-            rows.append(
-                (x, y, *(out * w / 2), z, z + h, glow if house % 3 else 0.0, 0.6, texture, 1)
-            )
-        return np.array(rows)
+    def photo(self, camera: Camera, light: Light, month: int, rng, crowd=1.0) -> np.ndarray:
+        """Takes a photo; it is rendered a third larger and shrunk.
 
-    def photo(self, camera, light, month, rng, crowd=1.0):
-        """A photo, uint8 (size, size, 3) RGB.
+        Parameters
+        ----------
+        camera : where from.
+        light : what lights it.
+        month : yyyymm; decides which signs and paint are there.
+        rng : numpy random generator, of the traffic, the clouds and the camera's faults.
+        crowd : factor on the numbers of moving cars and of people.
 
-        The month, yyyymm, decides which signs and paint are there; crowd scales the number of moving cars and people.
-        It is rendered a third larger and shrunk.
+        Returns
+        -------
+        uint8 (size, size, 3) RGB.
         """
-        epoch = month // 100
-        sprites = np.vstack(
-            [self._standing(epoch // 3, round(light.glow, 1)), self._traffic(rng, camera, crowd)]
-        )
-        offset = sprites[:, :2] - [camera.x, camera.y]
-        away = np.hypot(*offset.T)
-        facing = np.array([np.sin(np.radians(camera.heading)), np.cos(np.radians(camera.heading))])
-        sprites = sprites[(away < 85) & (away > 0.9) & (offset @ facing > -4)]
-        offset = sprites[:, :2] - [camera.x, camera.y]
-        away = np.hypot(*offset.T)
-        board = sprites[:, 9] == 0  # trees and people turn to the camera
-        width = np.hypot(sprites[:, 2], sprites[:, 3])
-        turned = np.stack([width * offset[:, 1] / away, -width * offset[:, 0] / away], 1)
-        sprites[board, 2:4] = turned[board]
-        sprites = sprites[np.argsort(-away, kind="stable")]
-        near = np.hypot(self.lamps[:, 0] - camera.x, self.lamps[:, 1] - camera.y)
-        lamps = self.lamps[np.argsort(near, kind="stable")[:14]]
-        size = camera.size * 4 // 3
-        image = np.empty((size, size, 3), np.float32)
-        render(
-            size,
-            camera.axes(),
-            np.array([camera.x, camera.y, camera.z]),
-            np.radians(camera.heading),
-            np.radians(camera.fov) / 2,
-            self.walls,
-            self.wall_texture,
-            self.data,
-            self.table,
-            self.paints.rough,
-            self.half_x,
-            self.half_y,
-            SPACING,
-            light.vector(),
-            lamps,
-            int(rng.integers(1 << 30)),
-            epoch,
-            np.ascontiguousarray(sprites[:, :8]),
-            sprites[:, 8].astype(np.int64),
-            image,
-        )
-        return develop(
-            cv2.resize(image, (camera.size, camera.size), interpolation=cv2.INTER_AREA), light, rng
-        )
+        year, here = month // 100, np.array([camera.x, camera.y])
+        signs = self._signs(year // 3, round(light.glow, 1))
+        traffic = self._cars(rng, here, crowd) + self._people(rng, here, crowd)
+        sprites = _visible(np.concatenate([self.furniture, signs, *traffic]), here, camera.heading)
+        away = np.hypot(*(self.lamps["place"][:, :2] - here).T)
+        lamps = self.lamps[np.argsort(away, kind="stable")[:NEAR_LAMPS]]
+        moment = Moment(int(rng.integers(1 << 30)), year, lamps, sprites)
+        image = render(camera.view(camera.size * 4 // 3), self.scene, light.rays(), moment)
+        image = cv2.resize(image, (camera.size, camera.size), interpolation=cv2.INTER_AREA)
+        return develop(image, light, rng)
 
 
-def develop(image, light, rng):
-    """Linear light to an 8-bit photo: lens glow, automatic exposure, colour cast, vignette, sensor noise, gamma."""
-    size = image.shape[0]
-    if light.glow > 0.3:
-        image = image + 0.25 * cv2.GaussianBlur(np.maximum(image - 0.6, 0), (0, 0), size / 24)
-    target = 0.22 if light.lamp < 2 else 0.11  # a night photo stays dark
-    gain = light.exposure * target / max(float(np.percentile(image[::3, ::3], 60)), target / 4)
-    cast = 1 + rng.normal(0, 0.035, 3)
-    ramp = np.linspace(-1, 1, size) ** 2
-    vignette = 1 - rng.uniform(0, 0.16) * (ramp[:, None] + ramp[None])
-    image = image * np.dstack([gain * channel * vignette for channel in cast]).astype(np.float32)
-    image = (
-        1 - np.exp(-image * 1.25) if rng.random() < 0.5 else np.clip(image, 0, 1)
-    )  # two makers' tone curves
-    image = np.sqrt(image)
-    if rng.random() < 0.3:
-        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 0.7) * size / 128)
-    noise = rng.standard_normal(image.shape, np.float32)
-    noise *= np.float32(light.noise * rng.uniform(0.5, 1.5))
-    image += noise
-    return (np.clip(image, 0, 1, out=image) * 255 + 0.5).astype(np.uint8)
+def _visible(sprites, here, heading):
+    """The sprites that a camera can see, the farthest first; boards are turned to the camera."""
+    offset = sprites["place"] - here
+    away = np.hypot(*offset.T)
+    facing = np.array([np.sin(np.radians(heading)), np.cos(np.radians(heading))])
+    seen = (away < SIGHT) & (away > 0.9) & (offset @ facing > -4)
+    sprites, offset, away = sprites[seen], offset[seen], away[seen]
+    width = np.hypot(*sprites["half"].T)
+    turned = np.stack([width * offset[:, 1] / away, -width * offset[:, 0] / away], 1)
+    sprites["half"] = np.where(sprites["board"][:, None], turned, sprites["half"])
+    return sprites[np.argsort(-away, kind="stable")]
+
+
+def _row(paints, start, along, length, texels, add):
+    """Houses wall to wall along one side of a block: the WALL rows and the SIGN rows of each.
+
+    The side runs from `start` (2,) in the direction `along` (2,), from left to right as seen from
+    the street.
+    """
+    rng, style = paints.rng, paints.style
+    inward = np.array([-along[1], along[0]])
+    at = 0.0
+    while at < length - 0.01:
+        width = min(rng.uniform(*style.lot), length - at)
+        if length - at - width < style.lot[0] * 0.7:
+            width = length - at
+        floors = int(rng.integers(style.floors[0], style.floors[1] + 1))
+        ground, storey = rng.uniform(3.3, 4.4), rng.uniform(2.7, 3.4)
+        bay = width / max(1, round(width / rng.uniform(1.7, 3.2)))
+        height, house = ground + floors * storey, int(rng.integers(1 << 20))
+        back = rng.uniform(0, style.setback) if rng.random() < 0.6 else 0.0
+        left = start + along * at + inward * back
+        right = start + along * (at + width) + inward * back
+        opposite = rng.uniform(0, 1)
+        h, w = int(height * texels / 2), int(10 * texels / 2)
+        bare = paint.wall_surface(paints, h, w, texels / 2)
+        side = add(np.dstack([bare, np.zeros((h, w), np.uint8)]))
+        front = add(paint.facade(paints, width, floors, ground, storey, bay, texels))
+        walls = [
+            (a, b, height, bay, storey, ground, opposite, house, texture)
+            for a, b, texture in (
+                (left, right, front),
+                (left + inward * 11, left, side),
+                (right, right + inward * 11, side),
+            )
+        ]
+        signs = []
+        if rng.random() < style.blades:
+            for _ in range(int(rng.integers(1, 4 if style.kanji else 2))):
+                spot = left + along * rng.uniform(0.5, max(width - 0.5, 0.6))
+                z = rng.uniform(2.6, max(3.0, min(height - 3, 8)))
+                signs.append((spot - inward * 0.7, inward * 0.5, z, house))
+        yield walls, signs
+        at += width

@@ -1,81 +1,125 @@
 """Ray casting of a street scene into one photo: vertical walls, ground, sky and vertical sprites.
 
-World axes: x east, y north, z up, metres. Every visible surface is a vertical rectangle or the ground plane, so two
-photos of one facade are related by a true homography. Colours are linear (the square of the stored 8-bit value, a
-cheap gamma of 2).
+World axes: x east, y north, z up, metres. Every visible surface is a vertical rectangle or the
+ground plane, so two photos of one facade are related by a true homography. Colours are linear RGB
+(the square of the stored 8-bit value, a cheap gamma of 2), as tuples of three floats.
 """
 
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numba import njit
 
-MAX_LAYERS = (
-    4  # walls kept along one azimuth, nearest first: a tower shows above the house before it
+MAX_LAYERS = 4  # walls kept along one azimuth, nearest first: a tower shows above a nearer house
+BINS_PER_PIXEL = 2  # azimuth bins per image column
+LEVELS = 6  # sizes of which each texture is kept, every one half of the size before
+NEAR = 0.3  # metres: nothing nearer is drawn
+PAVEMENT = 3.2  # metres: width of the pavement in front of the houses
+ENDLESS = 1e9  # rays: the distance of the sky
+PARALLEL = 1e-9  # a ray and a wall whose cross product is smaller do not meet
+SPRITE_HEIGHT = 2.8  # metres: where the lamps' light on a sprite is computed
+LAMP_REACH = 500.0  # square metres: the square of the distance beyond which a lamp gives no light
+
+# These relaxations change the rounding of float64, which no 8-bit pixel shows.
+FAST: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract", "arcp", "nsz"}}
+# Without reference counts, which took a fifth of the time; such a function can't make an array.
+INNER = FAST | {"_nrt": False}
+INLINE = INNER | {"inline": "always"}
+
+# left, right: the ends (x, y) as seen from outside; bay, storey: window spacing and storey height;
+# ground: height of the ground floor; opposite: how tall the houses across the street are, 0 to 1
+WALL = np.dtype(
+    [("left", float, 2), ("right", float, 2)]
+    + [(name, float) for name in ("height", "bay", "storey", "ground", "opposite")]
+    + [("house", np.int64), ("texture", np.int64)]
+)
+LAMP = np.dtype([("place", float, 3), ("power", float), ("colour", float, 3)])
+# place: the middle (x, y); half: half the width as a vector (x, y); low, high: z of the lower and
+# upper edge; glow: light of its own; sun: the share of the sun's light that it gets; board: whether
+# it is turned to the camera before `render` gets it
+SPRITE = np.dtype(
+    [("place", float, 2), ("half", float, 2)]
+    + [(name, float) for name in ("low", "high", "glow", "sun")]
+    + [("texture", np.int64), ("board", np.bool_)]
 )
 
 
-BINS_PER_PIXEL = 2  # azimuth bins per image column
+class View(NamedTuple):
+    """A camera: `size` in pixels, `axes` (3, 3) right, up and forward, position (3,), radians."""
+
+    size: int
+    axes: np.ndarray
+    position: np.ndarray
+    heading: float
+    half_fov: float
 
 
-NEAR = 0.3  # metres: nothing nearer is drawn
+class Scene(NamedTuple):
+    """What stays: WALL rows, textures (`Textures.packed`), noise and the streets' half widths.
 
-
-FAST = {
-    "cache": True,
-    "error_model": "numpy",
-    "fastmath": {"contract", "arcp", "nsz"},
-}  # rounds float64 otherwise, which no 8-bit pixel shows
-
-
-@dataclass(frozen=True)
-class Camera:
-    """A pinhole camera: position in metres, angles in degrees, `fov` the horizontal field of view, `size` in pixels.
-
-    heading is clockwise from north, pitch looks up, roll turns the camera counter-clockwise (the scene clockwise).
+    The streets lie at x and y = 0, spacing, 2 spacing, ...; noise is a square `paint.cloud_noise`.
     """
 
-    x: float
-    y: float
-    z: float
-    heading: float
-    pitch: float
-    roll: float
-    fov: float
-    size: int
+    walls: np.ndarray
+    texels: np.ndarray
+    table: np.ndarray
+    noise: np.ndarray
+    half_x: np.ndarray
+    half_y: np.ndarray
+    spacing: float
 
-    def axes(self):
-        """Right, up and forward unit vectors, float64 (3, 3)."""
-        h, p, r = np.radians([self.heading, self.pitch, self.roll])
-        forward = np.array([np.sin(h) * np.cos(p), np.cos(h) * np.cos(p), np.sin(p)])
-        right = np.array([np.cos(h), -np.sin(h), 0.0])
-        up = np.cross(right, forward)
-        return np.stack(
-            [right * np.cos(r) + up * np.sin(r), up * np.cos(r) - right * np.sin(r), forward]
-        )
 
-    def project(self, points):
-        """Pixel coordinates (..., 2), column and row, of world points (..., 3), which must lie in front.
+class Lighting(NamedTuple):
+    """The numbers of `light.Light` that a ray needs; cloud_white is the brightness of clouds."""
 
-        The centre of the first pixel is (0.5, 0.5).
-        """
-        local = (np.asarray(points, float) - [self.x, self.y, self.z]) @ self.axes().T
-        half = np.tan(np.radians(self.fov) / 2)
-        plane = local[..., :2] / local[..., 2:] / half
-        return (plane * [1, -1] + 1) * self.size / 2
+    ambient: tuple[float, float, float]
+    sun_colour: tuple[float, float, float]
+    sun: tuple[float, float, float]
+    zenith: tuple[float, float, float]
+    horizon: tuple[float, float, float]
+    haze: float
+    cloud: float
+    lit: float
+    lamp: float
+    glow: float
+    cloud_white: float
+
+
+class Moment(NamedTuple):
+    """What a photo has of its own: LAMP rows, SPRITE rows with the farthest first, the year.
+
+    The seed decides the clouds and which windows are lit.
+    """
+
+    seed: int
+    year: int
+    lamps: np.ndarray
+    sprites: np.ndarray
+
+
+class Azimuths(NamedTuple):
+    """The directions on the map that a photo sees, cut into bins of equal angle.
+
+    They reach from -reach to reach radians off the heading. edges (bins + 1, 2): unit vectors of
+    the bins' borders. layers (bins, MAX_LAYERS): the nearest walls, -1 where there are fewer.
+    """
+
+    reach: float
+    edges: np.ndarray
+    layers: np.ndarray
 
 
 class Textures:
-    """8-bit RGBA images with all their half-size levels in one flat array, as the kernel reads them."""
+    """8-bit RGBA images and their half-size levels in one array, as `render` reads them."""
 
     def __init__(self):
         self.data, self.table, self.length = [], [], 0
 
-    def add(self, image):
+    def add(self, image: np.ndarray) -> int:
         """Adds a uint8 (H, W, 4) image, row 0 at the top; returns its number."""
         levels = []
-        for _ in range(6):
+        for _ in range(LEVELS):
             levels.append((self.length, image.shape[0], image.shape[1]))
             self.data.append(image.ravel())
             self.length += image.size
@@ -84,14 +128,67 @@ class Textures:
         self.table.append(levels)
         return len(self.table) - 1
 
-    def packed(self):
-        """All texels, uint8 (n,), and int64 (images, levels, 3): where each level starts, its height and width."""
+    def packed(self) -> tuple[np.ndarray, np.ndarray]:
+        """All texels, uint8 (n,), and int64 (images, levels, 3): start, height, width of each."""
         return np.concatenate(self.data), np.array(self.table, np.int64)
 
 
-@njit(**FAST, inline="always")
-def _texel(data, start, height, width, u, v, out):
-    """Bilinear sample at u (0 left to 1 right), v (0 bottom to 1 top), clamped; out gets 4 values in 0..255."""
+# ---- colours ----
+
+
+@njit(**INLINE)
+def _times(a, b):
+    return a[0] * b[0], a[1] * b[1], a[2] * b[2]
+
+
+@njit(**INLINE)
+def _scaled(a, factor):
+    return a[0] * factor, a[1] * factor, a[2] * factor
+
+
+@njit(**INLINE)
+def _mixed(a, b, share):
+    """`a` where share is 0, `b` where it is 1."""
+    return a[0] + (b[0] - a[0]) * share, a[1] + (b[1] - a[1]) * share, a[2] + (b[2] - a[2]) * share
+
+
+@njit(**INLINE)
+def _flat(ray):
+    """The length of a direction on the map."""
+    return np.sqrt(ray[0] * ray[0] + ray[1] * ray[1])
+
+
+@njit(**INLINE)
+def _hazy(colour, light, t, ray):
+    """A colour seen through haze from a distance of t rays."""
+    return _mixed(colour, light.horizon, 1 - np.exp(-t * _flat(ray) * light.haze))
+
+
+@njit(**INLINE)
+def _clipped(value):
+    return min(max(value, 0.0), 1.0)
+
+
+# ---- textures and noise ----
+
+
+@njit(**INLINE)
+def _level(square):
+    """The texture level for a pixel that covers `square` texels of level 0.
+
+    Its texels are nearest, in octaves, to the pixel's size.
+    """
+    level = 0
+    while level < LEVELS - 1 and square >= 2:
+        square *= 0.25
+        level += 1
+    return level
+
+
+@njit(**INLINE)
+def _texel(texels, level, u, v, out):
+    """Puts the RGBA, 0 to 255, at u (0 left to 1 right) and v (0 bottom to 1 top) into `out`."""
+    start, height, width = level[0], level[1], level[2]
     x = min(max(u * width - 0.5, 0.0), width - 1.0)
     y = min(max((1.0 - v) * height - 0.5, 0.0), height - 1.0)
     x0, y0 = int(x), int(y)
@@ -100,55 +197,69 @@ def _texel(data, start, height, width, u, v, out):
     a, b = start + 4 * (y0 * width + x0), start + 4 * (y0 * width + x1)
     c, d = start + 4 * (y1 * width + x0), start + 4 * (y1 * width + x1)
     for k in range(4):
-        top = data[a + k] * (1 - fx) + data[b + k] * fx
-        bottom = data[c + k] * (1 - fx) + data[d + k] * fx
+        top = texels[a + k] * (1 - fx) + texels[b + k] * fx
+        bottom = texels[c + k] * (1 - fx) + texels[d + k] * fx
         out[k] = top * (1 - fy) + bottom * fy
 
 
-@njit(**FAST, inline="always")
+@njit(**INLINE)
+def _linear(texel):
+    """The linear colour of an 8-bit texel."""
+    return (texel[0] / 255) ** 2, (texel[1] / 255) ** 2, (texel[2] / 255) ** 2
+
+
+@njit(**INLINE)
 def _noise(tile, x, y):
-    """Bilinear sample of a square tileable float32 noise in 0..1, whose side is a power of 2."""
+    """Bilinear sample of square tileable float32 noise in 0..1, whose side is a power of 2."""
     last = tile.shape[0] - 1
     x0, y0 = int(np.floor(x)), int(np.floor(y))
     fx, fy = x - x0, y - y0
-    i, j, i1, j1 = (
-        y0 & last,
-        x0 & last,
-        (y0 + 1) & last,
-        (x0 + 1) & last,
-    )  # a division would take longer than all the rest
-    return (tile[i, j] * (1 - fx) + tile[i, j1] * fx) * (1 - fy) + (
-        tile[i1, j] * (1 - fx) + tile[i1, j1] * fx
-    ) * fy
+    # `& last` is a remainder without a division, which would take longer than all the rest
+    i, j, i1, j1 = y0 & last, x0 & last, (y0 + 1) & last, (x0 + 1) & last
+    top = tile[i, j] * (1 - fx) + tile[i, j1] * fx
+    bottom = tile[i1, j] * (1 - fx) + tile[i1, j1] * fx
+    return top * (1 - fy) + bottom * fy
 
 
-@njit(**FAST, inline="always")
+@njit(**INLINE)
 def _hash(a, b, c):
     """A number in 0..1 from three integers."""
-    h = (
-        np.uint32(a) * np.uint32(374761393)
-        + np.uint32(b) * np.uint32(668265263)
-        + np.uint32(c) * np.uint32(2246822519)
-    )
+    h = np.uint32(a) * np.uint32(374761393) + np.uint32(b) * np.uint32(668265263)
+    h += np.uint32(c) * np.uint32(2246822519)
     h = (h ^ (h >> np.uint32(13))) * np.uint32(1274126177)
     return ((h ^ (h >> np.uint32(16))) & np.uint32(0xFFFF)) / 65536.0
 
 
+# ---- which wall a ray meets ----
+
+
+@njit(**INLINE)
+def _off(dx, dy, heading):
+    """The azimuth of a direction off the heading, -pi to pi."""
+    angle = np.arctan2(dx, dy) - heading
+    return angle - 2 * np.pi * np.round(angle / (2 * np.pi))
+
+
 @njit(**FAST)
-def _layers(walls, cx, cy, heading, reach, bins):
-    """The nearest MAX_LAYERS walls in each azimuth bin from -reach to reach off the heading; -1 where fewer."""
-    middles = np.empty((bins, 2))
-    for k in range(bins):
-        t = heading - reach + (k + 0.5) * 2 * reach / bins
-        middles[k, 0], middles[k, 1] = np.sin(t), np.cos(t)
+def _directions(heading, reach, bins, shift, count):
+    """Unit vectors (count, 2), each `shift` of a bin past the left border of bin 0, 1, ..."""
+    out = np.empty((count, 2))
+    for k in range(count):
+        azimuth = heading - reach + (k + shift) * 2 * reach / bins
+        out[k, 0], out[k, 1] = np.sin(azimuth), np.cos(azimuth)
+    return out
+
+
+@njit(**FAST)
+def _layers(walls, x, y, heading, reach, bins):
+    """The `layers` of `Azimuths` seen from (x, y)."""
+    middles = _directions(heading, reach, bins, 0.5, bins)
     index = np.full((bins, MAX_LAYERS), -1, np.int32)
     depth = np.full((bins, MAX_LAYERS), np.inf, np.float32)
-    for w in range(walls.shape[0]):
-        ax, ay, bx, by = walls[w, 0] - cx, walls[w, 1] - cy, walls[w, 2] - cx, walls[w, 3] - cy
-        t0 = np.arctan2(ax, ay) - heading
-        t0 -= 2 * np.pi * np.round(t0 / (2 * np.pi))
-        t1 = np.arctan2(bx, by) - heading
-        t1 -= 2 * np.pi * np.round(t1 / (2 * np.pi))
+    for w in range(len(walls)):
+        ax, ay = walls[w].left[0] - x, walls[w].left[1] - y
+        bx, by = walls[w].right[0] - x, walls[w].right[1] - y
+        t0, t1 = _off(ax, ay, heading), _off(bx, by, heading)
         lo, hi = min(t0, t1), max(t0, t1)
         if hi - lo > np.pi:  # the wall passes behind the camera, and may end in view
             if hi > reach and lo < -reach:
@@ -162,58 +273,32 @@ def _layers(walls, cx, cy, heading, reach, bins):
         for k in range(first, last + 1):
             dx, dy = middles[k, 0], middles[k, 1]
             den = dx * ey - dy * ex
-            if abs(den) < 1e-9:
+            if abs(den) < PARALLEL:
                 continue
-            dist = (ax * ey - ay * ex) / den
-            if dist < NEAR:
-                continue
-            s = (ax * dy - ay * dx) / den
-            if s < -0.02 or s > 1.02:
+            t, s = (ax * ey - ay * ex) / den, (ax * dy - ay * dx) / den
+            if t < NEAR or s < -0.02 or s > 1.02:
                 continue
             for m in range(MAX_LAYERS):
-                if dist < depth[k, m]:
+                if t < depth[k, m]:
                     for n in range(MAX_LAYERS - 1, m, -1):
                         depth[k, n], index[k, n] = depth[k, n - 1], index[k, n - 1]
-                    depth[k, m], index[k, m] = dist, w
+                    depth[k, m], index[k, m] = t, w
                     break
     return index
 
 
-@njit(**FAST, inline="always")
-def _level(square):
-    """The texture level whose texels are nearest, in octaves, to a footprint of that many texels of level 0 squared."""
-    level = 0
-    while level < 5 and square >= 2:
-        square *= 0.25
-        level += 1
-    return level
+@njit(**INLINE)
+def _bin(k, dx, dy, azimuths, heading):
+    """The azimuth bin of a direction, perhaps outside the table; k: that of a pixel beside it.
 
-
-@njit(**FAST, inline="always")
-def _street(p, half, spacing, count):
-    """Distance of coordinate p to the nearest of the streets 0, spacing, ..., its number and its half width."""
-    n = min(max(int(np.round(p / spacing)), 0), count - 1)
-    return abs(p - n * spacing), n, half[n]
-
-
-@njit(**FAST, inline="always")
-def _bin(dx, dy, heading, reach, bins):
-    """The azimuth bin of a direction; it may lie outside 0 .. bins - 1."""
-    azimuth = np.arctan2(dx, dy) - heading
-    azimuth -= 2 * np.pi * np.round(azimuth / (2 * np.pi))
-    return int((azimuth + reach) / (2 * reach) * bins)
-
-
-@njit(**FAST, inline="always")
-def _next_bin(k, dx, dy, edges, heading, reach, bins):
-    """`_bin` from the bin k of the pixel before, without the arctangent, which took a quarter of a photo's time.
-
-    edges (bins + 1, 2): unit vectors x, y of the bins' borders. Where rounding could decide, or k leaves the table, `_bin` decides.
+    Neighbouring bins are tried first, because the arctangent took a quarter of a photo's time. It
+    is taken where rounding could decide and where k leaves the table.
     """
+    reach, edges = azimuths.reach, azimuths.edges
+    bins = len(edges) - 1
     while 0 < k < bins - 1:
-        left = (
-            dx * edges[k, 1] - dy * edges[k, 0]
-        )  # the sine of the angle past the bin's left border, times the length
+        # the sine of the angle past the bin's left and right border, times the length
+        left = dx * edges[k, 1] - dy * edges[k, 0]
         right = dx * edges[k + 1, 1] - dy * edges[k + 1, 0]
         if right > 0:
             k += 1
@@ -223,354 +308,336 @@ def _next_bin(k, dx, dy, edges, heading, reach, bins):
             return k
         else:
             break
-    return _bin(dx, dy, heading, reach, bins)
+    return int((_off(dx, dy, heading) + reach) / (2 * reach) * bins)
 
 
 @njit(**FAST)
-def render(
-    size,
-    axes,
-    position,
-    heading,
-    half_fov,
-    walls,
-    wall_texture,
-    data,
-    table,
-    noise,
-    half_x,
-    half_y,
-    spacing,
-    light,
-    lamps,
-    seed,
-    epoch,
-    sprites,
-    sprite_texture,
-    image,
-):
-    """Fills image, float32 (size, size, 3) RGB, with linear light; metres and radians.
-
-    axes, position, heading, half_fov: the camera (`Camera.axes`; position (3,)). data, table: `Textures.packed`.
-    walls (n, 10): x, y of the left and right end as seen from outside, height, window spacing, storey height, height of
-    the ground floor, house number, how tall the houses opposite are (0..1). wall_texture, sprite_texture: int64 (n,).
-    noise: a square `paint.cloud_noise` tile. half_x, half_y, spacing: half widths of the streets, their distance.
-    light: `city.Light.vector`. lamps (n, 7): x, y, z, power, RGB. seed: of clouds and lit windows; epoch: the year.
-    sprites (n, 8), far ones first: x, y, half width as a vector (x, y), lowest and highest z, glow, share of the sun.
-    """
-    reach = min(np.pi * 0.6, half_fov * 1.45 + 0.15)
-    bins = size * BINS_PER_PIXEL
-    layers = _layers(walls, position[0], position[1], heading, reach, bins)
-    tangent = np.tan(half_fov)
-    pixel = 2 * tangent / size  # footprint of a pixel at one metre
-    depth = np.full((size, size), np.float32(1e9))
-    sample = np.zeros(4, np.float64)
-    sun_x, sun_y, sun_z = light[6], light[7], light[8]
-    sun_flat = max(np.hypot(sun_x, sun_y), 1e-6)
-    haze, cloud, lit, lamp = light[15], light[16], light[17], light[18]
-    edges = np.empty((bins + 1, 2))
-    for k in range(bins + 1):
-        border = heading - reach + k * 2 * reach / bins
-        edges[k, 0], edges[k, 1] = np.sin(border), np.cos(border)
-    fronts = np.empty(
-        (walls.shape[0], 4)
-    )  # of each wall: length, direction towards the street, brightness of its paint
-    for w in range(walls.shape[0]):
-        ex, ey = walls[w, 2] - walls[w, 0], walls[w, 3] - walls[w, 1]
+def _fronts(walls, year):
+    """Of each wall: length, direction to the street (x, y), brightness of this year's paint."""
+    fronts = np.empty((len(walls), 4))
+    for w in range(len(walls)):
+        ex = walls[w].right[0] - walls[w].left[0]
+        ey = walls[w].right[1] - walls[w].left[1]
         length = np.sqrt(ex * ex + ey * ey)
         fronts[w, 0], fronts[w, 1], fronts[w, 2] = length, ey / length, -ex / length
-        fronts[w, 3] = 0.82 + 0.3 * _hash(int(walls[w, 8]), epoch // 4, 5)
-    first = -1  # the bin of a row's first pixel
-    for row in range(size):
-        k = first
-        b = -((row + 0.5) / size * 2 - 1) * tangent
-        for col in range(size):
-            a = ((col + 0.5) / size * 2 - 1) * tangent
-            dx = axes[2, 0] + a * axes[0, 0] + b * axes[1, 0]
-            dy = axes[2, 1] + a * axes[0, 1] + b * axes[1, 1]
-            dz = axes[2, 2] + a * axes[0, 2] + b * axes[1, 2]
-            k = _next_bin(k, dx, dy, edges, heading, reach, bins)
-            first = k if col == 0 else first
-            hit, hit_t, hit_s = -1, 1e9, 0.0
-            if 0 <= k < bins:
-                for m in range(MAX_LAYERS):
-                    w = layers[k, m]
-                    if w < 0:
-                        break
-                    ax, ay = walls[w, 0] - position[0], walls[w, 1] - position[1]
-                    ex, ey = walls[w, 2] - walls[w, 0], walls[w, 3] - walls[w, 1]
-                    den = dx * ey - dy * ex
-                    if abs(den) < 1e-9:
-                        continue
-                    t = (ax * ey - ay * ex) / den
-                    if t < NEAR:
-                        continue
-                    z = position[2] + t * dz
-                    if z < walls[w, 4]:
-                        hit, hit_t, hit_s = w, t, min(max((ax * dy - ay * dx) / den, 0.0), 1.0)
-                        break
-            r = g = bl = 0.0
-            if hit >= 0 and position[2] + hit_t * dz >= 0:
-                w, t = hit, hit_t
-                z = position[2] + t * dz
-                height = walls[w, 4]
-                length, nx, ny, tint = fronts[w, 0], fronts[w, 1], fronts[w, 2], fronts[w, 3]
-                flat = np.sqrt(dx * dx + dy * dy)
-                facing = max(abs(dx * nx + dy * ny) / flat, 0.08)
-                number = wall_texture[w]
-                texels = table[number, 0, 1] / height
-                level = _level((t * pixel * texels) ** 2 / facing)
-                start, rows, cols = (
-                    table[number, level, 0],
-                    table[number, level, 1],
-                    table[number, level, 2],
-                )
-                _texel(data, start, rows, cols, hit_s, z / height, sample)
-                r, g, bl = (
-                    (sample[0] / 255) ** 2 * tint,
-                    (sample[1] / 255) ** 2 * tint,
-                    (sample[2] / 255) ** 2 * tint,
-                )
-                px, py = position[0] + t * dx, position[1] + t * dy
-                sun = max(nx * sun_x + ny * sun_y, 0.0)
-                if sun > 0:  # the houses across the street shade the lower part
-                    across = (nx * sun_x + ny * sun_y) / sun_flat
-                    ahead = (17.0 + 6 * walls[w, 9]) / max(across, 0.15)
-                    along = int(np.floor((px * ny - py * nx + ahead * 0.5) / 9.0))
-                    edge = (
-                        6.0
-                        + 11.0 * _hash(along, int(walls[w, 9] * 50), 9)
-                        - ahead * sun_z / sun_flat
-                    )
-                    sun *= min(max((z - edge) / 0.6 + 0.5, 0.0), 1.0)
-                sky = 0.55 + 0.45 * min(z / 9.0, 1.0)  # less sky is seen from low on the wall
-                lr = light[0] * sky + light[3] * sun
-                lg = light[1] * sky + light[4] * sun
-                lb = light[2] * sky + light[5] * sun
-                if lamp > 0:
-                    for q in range(lamps.shape[0]):
-                        lx, ly, lz = lamps[q, 0] - px, lamps[q, 1] - py, lamps[q, 2] - z
-                        d2 = lx * lx + ly * ly + lz * lz
-                        if d2 < 500:
-                            near = (
-                                lamp
-                                * lamps[q, 3]
-                                * max((lx * nx + ly * ny) / np.sqrt(d2) + 0.25, 0.0)
-                                / (d2 + 3.0)
-                            )
-                            lr, lg, lb = (
-                                lr + near * lamps[q, 4],
-                                lg + near * lamps[q, 5],
-                                lb + near * lamps[q, 6],
-                            )
-                r, g, bl = r * lr, g * lg, bl * lb
-                if lit > 0 and sample[3] > 8:
-                    ground = walls[w, 7]
-                    if z < ground:
-                        cu, cz, chance = int(hit_s * length / 5.0), -1, min(1.0, lit * 1.6)
-                    else:
-                        cu, cz, chance = (
-                            int(hit_s * length / walls[w, 5]),
-                            int((z - ground) / walls[w, 6]),
-                            lit,
-                        )
-                    h = _hash(int(walls[w, 8]) * 31 + cu, cz + 7, seed % 1000003)
-                    if h < chance:
-                        warm = _hash(cu, cz + 3, int(walls[w, 8]))
-                        glow = (0.35 + 0.65 * h / chance) * sample[3] / 255 * light[19]
-                        inside = 0.5 + 0.5 * (sample[0] + sample[1] + sample[2]) / 500
-                        r += glow * inside
-                        g += glow * inside * (0.62 + 0.3 * warm)
-                        bl += glow * inside * (0.25 + 0.65 * warm)
-                depth[row, col] = t
-                fog = 1 - np.exp(-t * flat * haze)
-                r, g, bl = (
-                    r + (light[12] - r) * fog,
-                    g + (light[13] - g) * fog,
-                    bl + (light[14] - bl) * fog,
-                )
-            elif dz < -1e-4:
-                t = -position[2] / dz
-                px, py = position[0] + t * dx, position[1] + t * dy
-                east, ix, wx = _street(px, half_x, spacing, half_x.shape[0])
-                north, iy, wy = _street(py, half_y, spacing, half_y.shape[0])
-                far = min(t / 60.0, 1.0)
-                grain = _noise(noise, px * 9, py * 9) * (1 - far) + 0.5 * far
-                patch = _noise(noise, px * 0.9 + 31, py * 0.9)
-                pave = 3.2  # width of the sidewalk, metres
-                on_x, on_y = east < wx - pave, north < wy - pave
-                if on_x or on_y:
-                    v = 0.075 + 0.05 * patch + 0.05 * (grain - 0.5)
-                    mark = False
-                    if on_x and not on_y:
-                        mark = (
-                            east < 0.09 and (py % 6.0) < 3.2 or abs(east - (wx - pave - 2.2)) < 0.05
-                        )
-                        if wy - pave < north < wy - pave + 3.0:
-                            mark = (px % 1.1) < 0.55
-                    elif on_y and not on_x:
-                        mark = (
-                            north < 0.09
-                            and (px % 6.0) < 3.2
-                            or abs(north - (wy - pave - 2.2)) < 0.05
-                        )
-                        if wx - pave < east < wx - pave + 3.0:
-                            mark = (py % 1.1) < 0.55
-                    if mark:
-                        v = v + (0.5 - v) * (0.55 + 0.4 * patch)
-                    r, g, bl = v, v, v * 1.03
-                else:
-                    v = 0.2 + 0.08 * patch + 0.06 * (grain - 0.5)
-                    slab = _hash(ix, iy, 3) + 0.8  # metres
-                    if (px % slab) < 0.05 or (py % slab) < 0.05:
-                        v *= 0.75
-                    if min(abs(east - (wx - pave)), abs(north - (wy - pave))) < 0.2:
-                        v *= 1.25
-                    r, g, bl = v * 1.04, v, v * 0.93
-                sun = max(sun_z, 0.0)
-                if sun > 0:
-                    shade = _noise(noise, px * 0.11 + ix * 17, py * 0.11 + iy * 5)
-                    sun *= min(max((shade - 0.5 + sun_z * 0.35) * 6, 0.0), 1.0)
-                lr = light[0] * 0.85 + light[3] * sun
-                lg = light[1] * 0.85 + light[4] * sun
-                lb = light[2] * 0.85 + light[5] * sun
-                if lamp > 0:
-                    for q in range(lamps.shape[0]):
-                        lx, ly, lz = lamps[q, 0] - px, lamps[q, 1] - py, lamps[q, 2]
-                        d2 = lx * lx + ly * ly + lz * lz
-                        if d2 < 500:
-                            near = lamp * lamps[q, 3] * lz / np.sqrt(d2) / (d2 + 3.0)
-                            lr, lg, lb = (
-                                lr + near * lamps[q, 4],
-                                lg + near * lamps[q, 5],
-                                lb + near * lamps[q, 6],
-                            )
-                r, g, bl = r * lr, g * lg, bl * lb
-                depth[row, col] = t
-                fog = 1 - np.exp(-t * np.sqrt(dx * dx + dy * dy) * haze)
-                r, g, bl = (
-                    r + (light[12] - r) * fog,
-                    g + (light[13] - g) * fog,
-                    bl + (light[14] - bl) * fog,
-                )
-            else:
-                up = min(max(dz / np.sqrt(dx * dx + dy * dy + dz * dz), 0.0), 1.0)
-                mix = np.sqrt(up)
-                r = light[12] + (light[9] - light[12]) * mix
-                g = light[13] + (light[10] - light[13]) * mix
-                bl = light[14] + (light[11] - light[14]) * mix
-                if cloud > 0:
-                    sx, sy = dx / (dz + 0.12) * 22 + seed % 251, dy / (dz + 0.12) * 22 + seed % 127
-                    puff = 0.6 * _noise(noise, sx, sy) + 0.4 * _noise(noise, sx * 3.1, sy * 3.1)
-                    cover = min(max((puff - 1 + cloud * 0.75) * 4, 0.0), 1.0) * min(up * 5, 1.0)
-                    white = (0.75 + 0.5 * puff) * light[20]
-                    r, g, bl = (
-                        r + (white - r) * cover,
-                        g + (white - g) * cover,
-                        bl + (white - bl) * cover,
-                    )
-            image[row, col, 0], image[row, col, 1], image[row, col, 2] = r, g, bl
+        fronts[w, 3] = 0.82 + 0.3 * _hash(walls[w].house, year // 4, 5)
+    return fronts
 
-    corners = np.empty((4, 3))
-    # sprites: vertical rectangles with transparency, far ones first
-    for n in range(sprites.shape[0]):
-        ox, oy = sprites[n, 0] - position[0], sprites[n, 1] - position[1]
-        ux, uy, z0, z1 = sprites[n, 2], sprites[n, 3], sprites[n, 4], sprites[n, 5]
-        glow, shade = sprites[n, 6], sprites[n, 7]
-        for c in range(4):  # its corners as the camera sees them: right, up, forward
-            sx, sz = (-1.0 if c % 2 == 0 else 1.0), (z0 if c < 2 else z1) - position[2]
-            wx, wy = ox + sx * ux, oy + sx * uy
-            for k in range(3):
-                corners[c, k] = wx * axes[k, 0] + wy * axes[k, 1] + sz * axes[k, 2]
-        col0, col1, row0, row1 = size, -1, size, -1
-        for i, j in (
-            (0, 1),
-            (1, 3),
-            (3, 2),
-            (2, 0),
-        ):  # each edge's two ends, the nearer moved to NEAR where it lies before it
-            for c, other in ((i, j), (j, i)):
-                f, g = corners[c, 2], corners[other, 2]
-                if f < NEAR and g < NEAR:
-                    continue
-                share = (NEAR - f) / (g - f) if f < NEAR else 0.0
-                f = max(f, NEAR)
-                cx = (corners[c, 0] + share * (corners[other, 0] - corners[c, 0])) / f / tangent
-                cy = (corners[c, 1] + share * (corners[other, 1] - corners[c, 1])) / f / tangent
-                col, row = int((cx + 1) * size / 2), int((1 - cy) * size / 2)
-                col0, col1, row0, row1 = (
-                    min(col0, col),
-                    max(col1, col),
-                    min(row0, row),
-                    max(row1, row),
-                )
-        col0, col1, row0, row1 = (
-            max(col0 - 1, 0),
-            min(col1 + 1, size - 1),
-            max(row0 - 1, 0),
-            min(row1 + 1, size - 1),
-        )
-        if col0 > col1 or row0 > row1:
+
+@njit(**INLINE)
+def _ray(view, tangent, row, col):
+    """The direction (x, y, z) through a pixel, as long as it takes to come one metre forward."""
+    axes, size = view.axes, view.size
+    a = ((col + 0.5) / size * 2 - 1) * tangent
+    b = -((row + 0.5) / size * 2 - 1) * tangent
+    dx = axes[2, 0] + a * axes[0, 0] + b * axes[1, 0]
+    dy = axes[2, 1] + a * axes[0, 1] + b * axes[1, 1]
+    dz = axes[2, 2] + a * axes[0, 2] + b * axes[1, 2]
+    return dx, dy, dz
+
+
+@njit(**INLINE)
+def _hit(walls, layers, k, position, ray):
+    """The first wall of bin k that a ray meets, after how many rays, at which share of its width.
+
+    The number of the wall is -1 where the ray meets none.
+    """
+    dx, dy, dz = ray
+    for m in range(MAX_LAYERS):
+        w = layers[k, m]
+        if w < 0:
+            break
+        ax, ay = walls[w].left[0] - position[0], walls[w].left[1] - position[1]
+        ex = walls[w].right[0] - walls[w].left[0]
+        ey = walls[w].right[1] - walls[w].left[1]
+        den = dx * ey - dy * ex
+        if abs(den) < PARALLEL:
             continue
-        number = sprite_texture[n]
-        half = np.hypot(ux, uy)
-        nx, ny = -uy / half, ux / half
-        lr = light[0] * 0.85 + light[3] * 0.55 * shade
-        lg = light[1] * 0.85 + light[4] * 0.55 * shade
-        lb = light[2] * 0.85 + light[5] * 0.55 * shade
-        if lamp > 0:
-            for q in range(lamps.shape[0]):
-                lx, ly = lamps[q, 0] - sprites[n, 0], lamps[q, 1] - sprites[n, 1]
-                d2 = lx * lx + ly * ly + 9.0
-                if d2 < 500:
-                    near = 0.7 * lamp * lamps[q, 3] / (d2 + 3.0)
-                    lr, lg, lb = (
-                        lr + near * lamps[q, 4],
-                        lg + near * lamps[q, 5],
-                        lb + near * lamps[q, 6],
-                    )
-        texels = table[number, 0, 1] / (z1 - z0)
-        mean_t = np.hypot(ox, oy)
-        facing = max(abs(ox * nx + oy * ny) / max(mean_t, 0.1), 0.1)
-        level = _level((mean_t * pixel * texels) ** 2 / facing)
-        start, height, width = (
-            table[number, level, 0],
-            table[number, level, 1],
-            table[number, level, 2],
-        )
-        for row in range(row0, row1 + 1):
-            b = -((row + 0.5) / size * 2 - 1) * tangent
-            for col in range(col0, col1 + 1):
-                a = ((col + 0.5) / size * 2 - 1) * tangent
-                dx = axes[2, 0] + a * axes[0, 0] + b * axes[1, 0]
-                dy = axes[2, 1] + a * axes[0, 1] + b * axes[1, 1]
-                dz = axes[2, 2] + a * axes[0, 2] + b * axes[1, 2]
-                den = dx * uy - dy * ux
-                if abs(den) < 1e-9:
-                    continue
-                t = (ox * uy - oy * ux) / den
-                if t < NEAR or t > depth[row, col]:
-                    continue
-                s = (ox * dy - oy * dx) / den  # along the sprite's own axis, in half widths
-                z = position[2] + t * dz
-                if abs(s) > 1 or z < z0 or z > z1:
-                    continue
-                if dx * nx + dy * ny > 0:  # seen from behind: right is left
-                    s = -s
-                _texel(data, start, height, width, 0.5 - 0.5 * s, (z - z0) / (z1 - z0), sample)
-                alpha = sample[3] / 255
-                if alpha < 0.02:
-                    continue
-                r, g, bl = (sample[0] / 255) ** 2, (sample[1] / 255) ** 2, (sample[2] / 255) ** 2
-                r, g, bl = r * (lr + glow), g * (lg + glow), bl * (lb + glow)
-                fog = 1 - np.exp(-t * np.sqrt(dx * dx + dy * dy) * haze)
-                r, g, bl = (
-                    r + (light[12] - r) * fog,
-                    g + (light[13] - g) * fog,
-                    bl + (light[14] - bl) * fog,
-                )
-                image[row, col, 0] += (r - image[row, col, 0]) * alpha
-                image[row, col, 1] += (g - image[row, col, 1]) * alpha
-                image[row, col, 2] += (bl - image[row, col, 2]) * alpha
-                if alpha > 0.5:
-                    depth[row, col] = t
+        t = (ax * ey - ay * ex) / den
+        if t >= NEAR and position[2] + t * dz < walls[w].height:
+            return w, t, _clipped((ax * dy - ay * dx) / den)
+    return -1, ENDLESS, 0.0
+
+
+# ---- what it looks like there ----
+
+
+@njit(**INLINE)
+def _illumination(light, sky, sun, lamps, x, y, z, nx, ny, nz, every_way):
+    """The light on a surface: `sky` times the ambient light, `sun` times the sun's, the lamps'.
+
+    (nx, ny, nz) is the surface's direction; a share `every_way` of the lamps' light arrives
+    whatever it is.
+    """
+    red = light.ambient[0] * sky + light.sun_colour[0] * sun
+    green = light.ambient[1] * sky + light.sun_colour[1] * sun
+    blue = light.ambient[2] * sky + light.sun_colour[2] * sun
+    if light.lamp > 0:
+        for q in range(len(lamps)):
+            lamp = lamps[q]
+            lx, ly, lz = lamp.place[0] - x, lamp.place[1] - y, lamp.place[2] - z
+            square = lx * lx + ly * ly + lz * lz
+            if square < LAMP_REACH:
+                facing = max((lx * nx + ly * ny + lz * nz) / np.sqrt(square) + every_way, 0.0)
+                near = light.lamp * lamp.power * facing / (square + 3.0)
+                red += near * lamp.colour[0]
+                green += near * lamp.colour[1]
+                blue += near * lamp.colour[2]
+    return red, green, blue
+
+
+@njit(**INLINE)
+def _sun_on_wall(sun, nx, ny, x, y, z, opposite):
+    """The share of the sun's light on a wall: the houses across the street shade its lower part."""
+    share = max(nx * sun[0] + ny * sun[1], 0.0)
+    if share > 0:
+        flat = max(_flat(sun), 1e-6)
+        across = (nx * sun[0] + ny * sun[1]) / flat
+        ahead = (17.0 + 6 * opposite) / max(across, 0.15)  # metres to the house that shades
+        along = int(np.floor((x * ny - y * nx + ahead * 0.5) / 9.0))  # houses are 9 m wide there
+        edge = 6.0 + 11.0 * _hash(along, int(opposite * 50), 9) - ahead * sun[2] / flat
+        share *= _clipped((z - edge) / 0.6 + 0.5)
+    return share
+
+
+@njit(**INLINE)
+def _lit_window(light, wall, length, s, z, seed, texel):
+    """What a window adds to its wall's colour: black, or the light of the room behind it."""
+    if z < wall.ground:  # a shop window of 5 m
+        column, storey, chance = int(s * length / 5.0), -1, min(1.0, light.lit * 1.6)
+    else:
+        column, chance = int(s * length / wall.bay), light.lit
+        storey = int((z - wall.ground) / wall.storey)
+    luck = _hash(wall.house * 31 + column, storey + 7, seed % 1000003)
+    if luck >= chance:
+        return 0.0, 0.0, 0.0
+    warm = _hash(column, storey + 3, wall.house)
+    glow = (0.35 + 0.65 * luck / chance) * texel[3] / 255 * light.glow
+    inside = 0.5 + 0.5 * (texel[0] + texel[1] + texel[2]) / 500
+    colour = 1.0, 0.62 + 0.3 * warm, 0.25 + 0.65 * warm
+    return _scaled(colour, glow * inside)
+
+
+@njit(**INLINE)
+def _wall(scene, light, moment, front, point, ray, footprint, w, s, texel):
+    """The colour of wall w at a point, which is the share s of its width from its left end."""
+    wall, (x, y, z) = scene.walls[w], point
+    length, nx, ny, tint = front[0], front[1], front[2], front[3]
+    facing = max(abs(ray[0] * nx + ray[1] * ny) / _flat(ray), 0.08)
+    density = scene.table[wall.texture, 0, 1] / wall.height  # texels per metre
+    level = _level((footprint * density) ** 2 / facing)
+    _texel(scene.texels, scene.table[wall.texture, level], s, z / wall.height, texel)
+    sun = _sun_on_wall(light.sun, nx, ny, x, y, z, wall.opposite)
+    sky = 0.55 + 0.45 * min(z / 9.0, 1.0)  # less sky is seen from low on the wall
+    arriving = _illumination(light, sky, sun, moment.lamps, x, y, z, nx, ny, 0.0, 0.25)
+    red, green, blue = _times(_scaled(_linear(texel), tint), arriving)
+    if light.lit > 0 and texel[3] > 8:
+        glow = _lit_window(light, wall, length, s, z, moment.seed, texel)
+        red, green, blue = red + glow[0], green + glow[1], blue + glow[2]
+    return red, green, blue
+
+
+@njit(**INLINE)
+def _street(p, half, spacing):
+    """How far p is from the nearest street 0, spacing, ..., the street's number, half width."""
+    n = min(max(int(np.round(p / spacing)), 0), len(half) - 1)
+    return abs(p - n * spacing), n, half[n]
+
+
+@njit(**INLINE)
+def _marked(off, along, side, half, cross, cross_half):
+    """Whether there is white paint on a carriageway.
+
+    off: distance to its middle. along, side: the coordinates along and across it. cross,
+    cross_half: distance to the street that crosses it, half of that street's width.
+    """
+    edge = cross_half - PAVEMENT
+    if edge < cross < edge + 3.0:  # a zebra crossing
+        return (side % 1.1) < 0.55
+    return off < 0.09 and (along % 6.0) < 3.2 or abs(off - (half - PAVEMENT - 2.2)) < 0.05
+
+
+@njit(**INLINE)
+def _ground(scene, light, lamps, x, y, t):
+    """The colour of the street or pavement at (x, y), seen from the distance t."""
+    noise = scene.noise
+    east, ix, wx = _street(x, scene.half_x, scene.spacing)
+    north, iy, wy = _street(y, scene.half_y, scene.spacing)
+    far = min(t / 60.0, 1.0)
+    grain = _noise(noise, x * 9, y * 9) * (1 - far) + 0.5 * far
+    patch = _noise(noise, x * 0.9 + 31, y * 0.9)
+    on_x, on_y = east < wx - PAVEMENT, north < wy - PAVEMENT
+    if on_x or on_y:
+        v = 0.075 + 0.05 * patch + 0.05 * (grain - 0.5)
+        mark = False
+        if on_x and not on_y:
+            mark = _marked(east, y, x, wx, north, wy)
+        elif on_y and not on_x:
+            mark = _marked(north, x, y, wy, east, wx)
+        if mark:
+            v = v + (0.5 - v) * (0.55 + 0.4 * patch)
+        colour = v, v, v * 1.03
+    else:
+        v = 0.2 + 0.08 * patch + 0.06 * (grain - 0.5)
+        slab = _hash(ix, iy, 3) + 0.8  # metres
+        if (x % slab) < 0.05 or (y % slab) < 0.05:
+            v *= 0.75
+        if min(abs(east - (wx - PAVEMENT)), abs(north - (wy - PAVEMENT))) < 0.2:  # the kerb
+            v *= 1.25
+        colour = v * 1.04, v, v * 0.93
+    sun = max(light.sun[2], 0.0)
+    if sun > 0:
+        shade = _noise(noise, x * 0.11 + ix * 17, y * 0.11 + iy * 5)
+        sun *= _clipped((shade - 0.5 + light.sun[2] * 0.35) * 6)
+    arriving = _illumination(light, 0.85, sun, lamps, x, y, 0.0, 0.0, 0.0, 1.0, 0.0)
+    return _times(colour, arriving)
+
+
+@njit(**INLINE)
+def _sky(noise, light, seed, ray):
+    """The colour of the sky in the direction of a ray."""
+    dx, dy, dz = ray
+    up = _clipped(dz / np.sqrt(dx * dx + dy * dy + dz * dz))
+    colour = _mixed(light.horizon, light.zenith, np.sqrt(up))
+    if light.cloud > 0:
+        x, y = dx / (dz + 0.12) * 22 + seed % 251, dy / (dz + 0.12) * 22 + seed % 127
+        puff = 0.6 * _noise(noise, x, y) + 0.4 * _noise(noise, x * 3.1, y * 3.1)
+        cover = _clipped((puff - 1 + light.cloud * 0.75) * 4) * min(up * 5, 1.0)
+        white = (0.75 + 0.5 * puff) * light.cloud_white
+        colour = _mixed(colour, (white, white, white), cover)
+    return colour
+
+
+# ---- the photo ----
+
+
+@njit(**INNER)
+def _surfaces(view, scene, light, moment, azimuths, fronts, image, depth, texel):
+    """Fills the image with walls, ground and sky, and `depth` with their distances in rays."""
+    eye_x, eye_y, eye_z = view.position[0], view.position[1], view.position[2]
+    tangent = np.tan(view.half_fov)
+    pixel = 2 * tangent / view.size  # metres that a pixel covers after one ray
+    first = -1  # the bin of a row's first pixel
+    for row in range(view.size):
+        k = first
+        for col in range(view.size):
+            ray = _ray(view, tangent, row, col)
+            k = _bin(k, ray[0], ray[1], azimuths, view.heading)
+            first = k if col == 0 else first
+            w, t, s = -1, ENDLESS, 0.0
+            if 0 <= k < len(azimuths.layers):
+                w, t, s = _hit(scene.walls, azimuths.layers, k, view.position, ray)
+            on_wall = w >= 0 and eye_z + t * ray[2] >= 0
+            if not on_wall:
+                t = -eye_z / ray[2] if ray[2] < -1e-4 else ENDLESS
+            x, y, z = eye_x + t * ray[0], eye_y + t * ray[1], eye_z + t * ray[2]
+            if on_wall:
+                front, point = fronts[w], (x, y, z)
+                colour = _wall(scene, light, moment, front, point, ray, t * pixel, w, s, texel)
+            elif t < ENDLESS:
+                colour = _ground(scene, light, moment.lamps, x, y, t)
+            else:
+                colour = _sky(scene.noise, light, moment.seed, ray)
+            if t < ENDLESS:
+                colour = _hazy(colour, light, t, ray)
+            depth[row, col] = t
+            image[row, col, 0], image[row, col, 1], image[row, col, 2] = colour
+
+
+@njit(**INNER)
+def _outline(view, sprite, tangent, corners):
+    """The first and last column and row that a sprite can cover; empty where it is out of view."""
+    size, axes = view.size, view.axes
+    for c in range(4):  # its corners as the camera sees them: right, up, forward
+        side = -1.0 if c % 2 == 0 else 1.0
+        x = sprite.place[0] - view.position[0] + side * sprite.half[0]
+        y = sprite.place[1] - view.position[1] + side * sprite.half[1]
+        z = (sprite.low if c < 2 else sprite.high) - view.position[2]
+        for k in range(3):
+            corners[c, k] = x * axes[k, 0] + y * axes[k, 1] + z * axes[k, 2]
+    col0, col1, row0, row1 = size, -1, size, -1
+    # both ends of each edge: an end nearer than NEAR is moved to where the edge is NEAR away
+    for i, j in ((0, 1), (1, 0), (1, 3), (3, 1), (3, 2), (2, 3), (2, 0), (0, 2)):
+        f, g = corners[i, 2], corners[j, 2]
+        if f < NEAR and g < NEAR:
+            continue
+        share = (NEAR - f) / (g - f) if f < NEAR else 0.0
+        f = max(f, NEAR)
+        x = (corners[i, 0] + share * (corners[j, 0] - corners[i, 0])) / f / tangent
+        y = (corners[i, 1] + share * (corners[j, 1] - corners[i, 1])) / f / tangent
+        col, row = int((x + 1) * size / 2), int((1 - y) * size / 2)
+        col0, col1, row0, row1 = min(col0, col), max(col1, col), min(row0, row), max(row1, row)
+    return max(col0 - 1, 0), min(col1 + 1, size - 1), max(row0 - 1, 0), min(row1 + 1, size - 1)
+
+
+@njit(**INNER)
+def _sprite(view, scene, light, lamps, sprite, image, depth, corners, texel):
+    """Draws a sprite over what lies behind it; the opaque parts change the depth."""
+    tangent = np.tan(view.half_fov)
+    col0, col1, row0, row1 = _outline(view, sprite, tangent, corners)
+    if col0 > col1 or row0 > row1:
+        return
+    ox, oy = sprite.place[0] - view.position[0], sprite.place[1] - view.position[1]
+    ux, uy, low, high = sprite.half[0], sprite.half[1], sprite.low, sprite.high
+    half, away = np.hypot(ux, uy), np.hypot(ox, oy)
+    nx, ny = -uy / half, ux / half
+    x, y = sprite.place[0], sprite.place[1]
+    red, green, blue = _illumination(
+        light, 0.85, 0.55 * sprite.sun, lamps, x, y, SPRITE_HEIGHT, 0.0, 0.0, 0.0, 0.7
+    )
+    arriving = red + sprite.glow, green + sprite.glow, blue + sprite.glow
+    density = scene.table[sprite.texture, 0, 1] / (high - low)  # texels per metre
+    facing = max(abs(ox * nx + oy * ny) / max(away, 0.1), 0.1)
+    pixel = 2 * tangent / view.size
+    level = scene.table[sprite.texture, _level((away * pixel * density) ** 2 / facing)]
+    for row in range(row0, row1 + 1):
+        for col in range(col0, col1 + 1):
+            ray = _ray(view, tangent, row, col)
+            den = ray[0] * uy - ray[1] * ux
+            if abs(den) < PARALLEL:
+                continue
+            t = (ox * uy - oy * ux) / den
+            if t < NEAR or t > depth[row, col]:
+                continue
+            s = (ox * ray[1] - oy * ray[0]) / den  # along the sprite's own axis, in half widths
+            z = view.position[2] + t * ray[2]
+            if abs(s) > 1 or z < low or z > high:
+                continue
+            if ray[0] * nx + ray[1] * ny > 0:  # seen from behind: right is left
+                s = -s
+            u, v = 0.5 - 0.5 * s, (z - low) / (high - low)
+            _texel(scene.texels, level, u, v, texel)
+            alpha = texel[3] / 255
+            if alpha < 0.02:
+                continue
+            colour = _times(_linear(texel), arriving)
+            colour = _hazy(colour, light, t, ray)
+            for k in range(3):
+                image[row, col, k] += (colour[k] - image[row, col, k]) * alpha
+            if alpha > 0.5:
+                depth[row, col] = t
+
+
+@njit(**FAST, cache=True)
+def _render(view, scene, light, moment):
+    """`render` for plain tuples: a stored compilation must not name classes, which may move."""
+    view, scene = View(*view), Scene(*scene)
+    light, moment = Lighting(*light), Moment(*moment)
+    size, x, y = view.size, view.position[0], view.position[1]
+    reach = min(np.pi * 0.6, view.half_fov * 1.45 + 0.15)  # more than a rolled photo's corners see
+    bins = size * BINS_PER_PIXEL
+    edges = _directions(view.heading, reach, bins, 0.0, bins + 1)
+    layers = _layers(scene.walls, x, y, view.heading, reach, bins)
+    azimuths, fronts = Azimuths(reach, edges, layers), _fronts(scene.walls, moment.year)
+    image, depth = np.empty((size, size, 3), np.float32), np.empty((size, size), np.float32)
+    corners, texel = np.empty((4, 3)), np.empty(4)
+    _surfaces(view, scene, light, moment, azimuths, fronts, image, depth, texel)
+    for n in range(len(moment.sprites)):
+        sprite = moment.sprites[n]
+        _sprite(view, scene, light, moment.lamps, sprite, image, depth, corners, texel)
+    return image
+
+
+def render(view: View, scene: Scene, light: Lighting, moment: Moment) -> np.ndarray:
+    """Renders one photo without lens and sensor: float32 (size, size, 3), linear RGB."""
+    return _render(tuple(view), tuple(scene), tuple(light), tuple(moment))

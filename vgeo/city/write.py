@@ -1,239 +1,246 @@
-"""The embedded data set: streets of cities that do not exist, photographed by a car and by phones, stored as sf-xs is.
+"""The embedded data set: streets of cities that do not exist, stored as sf-xs and tokyo-xs are.
 
-A district is a few blocks of a grid city with its own houses; data sets are made of districts that share nothing but
-their style. The database is seen by a car (panoramas every 10 m cut into 12 crops, daylight, several years); queries by
-a phone on the sidewalk in later years. Everything follows from the seed: each image has its own random generator, so
-the number of processes changes no file.
+A district is a block of a grid city with its own houses; the data sets are made of districts that
+share nothing but their style. The database is seen by a car (panoramas every 10 m, daylight,
+several years), the queries by a phone on the street in later years. Everything follows from the
+seed: each image has its own random generator, so the number of processes changes no file.
 """
 
 import multiprocessing
 import os
 import signal
 import threading
+import zlib
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
+import numpy as np
 from tqdm.auto import tqdm
 
-from vgeo.city.cameras import car_camera, panoramas, phone_camera
+from vgeo.city.cameras import Camera, again, car_camera, panoramas, phone_camera
 from vgeo.city.district import District
-from vgeo.city.kernel import Camera
-from vgeo.city.light import FINE, LIGHTS, daylight
+from vgeo.city.light import ALL_WEATHERS, LIGHTS, daylight
 from vgeo.city.paint import SAN_FRANCISCO, TOKYO, random_style
-from vgeo.city.plan import PRETRAIN_ORIGIN, SAN_FRANCISCO_ORIGIN, TOKYO_ORIGIN, _month, _task
+from vgeo.city.plan import ORIGINS, Plan
 from vgeo.errors import VgeoError, result
 from vgeo.photos.names import format_name
 
-
-def _write(folder, origin, camera, image, month, pano, tile="", note=""):
-    east, north, zone, letter = origin
-    name = format_name(
-        east + camera.x,
-        north + camera.y,
-        zone,
-        letter,
-        pano,
-        camera.heading,
-        month,
-        tile=tile,
-        pitch=f"{camera.pitch:.1f}",
-        roll=f"{camera.roll:.1f}",
-        height=f"{camera.z:.2f}",
-        note=note,
-    )
-    ok, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
-    if not ok:
-        raise RuntimeError(f"{name}: JPEG encoding failed")
-    (folder / name).write_bytes(data.tobytes())
+STYLES = dict.fromkeys(("train", "val", "test"), SAN_FRANCISCO)
+STYLES |= dict.fromkeys(("tokyo", "target"), TOKYO)
+TEXELS = 1 / 9  # texture pixels per metre, for each pixel of a photo's width
 
 
+@dataclass
+class Photo:
+    """A photo before it is written; pano, tile and note are those fields of its name."""
+
+    image: np.ndarray
+    camera: Camera
+    month: int
+    pano: str
+    tile: str = ""
+    note: str = ""
+
+
+Photos = Iterator[Photo]
+
+
+def _stream(seed, *key):
+    """A random generator from the plan's seed and the names and numbers of an image."""
+    numbers = (zlib.crc32(k.encode()) if isinstance(k, str) else k for k in key)
+    return np.random.default_rng([seed, *numbers])
+
+
+def _month(rng, first, last):
+    """A month, yyyymm, of the years first to last."""
+    return int(rng.integers(first, last + 1)) * 100 + int(rng.integers(1, 13))
+
+
+@lru_cache(maxsize=1)  # the photos of a part's database and of its queries are often made in turn
 def _district(plan, part, number):
-    """The district and where it lies: districts stand 600 m apart in rows of 40, the parts of one city 3 km."""
-    east, north, zone, letter = {
-        "tokyo": TOKYO_ORIGIN,
-        "target": TOKYO_ORIGIN,
-        "pretrain": PRETRAIN_ORIGIN,
-    }.get(part, SAN_FRANCISCO_ORIGIN)
-    shift = {"train": 0, "val": 3000, "test": 6000, "tokyo": 0, "target": 9000, "pretrain": 0}[part]
-    rng = _task(plan.seed, part, number)
-    style = {"tokyo": TOKYO, "target": TOKYO, "pretrain": None}.get(part, SAN_FRANCISCO)
-    district = District(int(rng.integers(1 << 40)), style or random_style(rng), 1, plan.size / 9)
-    return district, (
-        east + 600.0 * (number % 40),
-        north + shift + 600.0 * (number // 40),
-        zone,
-        letter,
-    )
+    rng = _stream(plan.seed, part, number)
+    seed = int(rng.integers(1 << 40))
+    return District(seed, STYLES.get(part) or random_style(rng), 1, plan.size * TEXELS)
 
 
-def _train_part(plan, part, number, folder):
-    """All classes of one CosPlace group: cells of 10 m every 50 m, headings in every second bin of 30 degrees."""
-    district, origin = _district(plan, part, number)
-    count = 0
-    for x, y, _ in panoramas(district):
+def training_photos(plan: Plan, part: str, number: int) -> Photos:
+    """All classes of one CosPlace group.
+
+    Their cells of 10 m lie every 50 m, their headings in every second bin of 30 degrees.
+    """
+    district = _district(plan, part, number)
+    for x, y, _ in panoramas(district.blocks):
         if x % 50 or y % 50:
             continue
-        for bin_start in range(0, 360, 60):
+        for angle in range(0, 360, 60):
             for k in range(plan.images_per_class):
-                rng = _task(plan.seed, part, number, int(x), int(y), bin_start, k)
-                camera = car_camera(
-                    x + rng.uniform(-4.9, 4.9),
-                    y + rng.uniform(-4.9, 4.9),
-                    bin_start + rng.uniform(0.5, 29.5),
-                    plan.size,
-                    rng,
-                )
-                month = _month(rng, 2008, 2021)
-                light = daylight(rng, (*FINE, "haze"))  # all weathers, to learn from
+                rng = _stream(plan.seed, part, number, int(x), int(y), angle, k)
+                place = x + rng.uniform(-4.9, 4.9), y + rng.uniform(-4.9, 4.9)
+                camera = car_camera(*place, angle + rng.uniform(0.5, 29.5), plan.size, rng)
+                month, light = _month(rng, 2008, 2021), daylight(rng, ALL_WEATHERS)
                 image = district.photo(camera, light, month, rng)
-                _write(
-                    folder,
-                    origin,
-                    camera,
-                    image,
-                    month,
-                    f"{part}{number}x{int(x)}y{int(y)}b{bin_start}v{k}",
-                )
-                count += 1
-    return count
+                pano = f"{part}{number}x{int(x)}y{int(y)}b{angle}v{k}"
+                yield Photo(image, camera, month, pano)
 
 
-def _database_part(plan, part, number, folder):
-    """The car's panoramas of one district, each of one lane, day and light, cut into crops."""
-    district, origin = _district(plan, part, number)
-    count = 0
-    for index, (x, y, vertical) in enumerate(panoramas(district)):
-        rng = _task(plan.seed, part, number, "database", index)
+def database_photos(plan: Plan, part: str, number: int) -> Photos:
+    """The crops of a car's panoramas, each panorama of one lane, day and light."""
+    district = _district(plan, part, number)
+    for index, (x, y, north) in enumerate(panoramas(district.blocks)):
+        rng = _stream(plan.seed, part, number, "database", index)
         lane, month = rng.choice([-1, 1]) * rng.uniform(1.0, 2.2), _month(rng, 2009, 2016)
-        light, yaw = daylight(rng), rng.uniform(0, 30)
-        at = (x + lane, y + rng.uniform(-1, 1)) if vertical else (x + rng.uniform(-1, 1), y + lane)
+        light, yaw, shift = daylight(rng), rng.uniform(0, 30), rng.uniform(-1, 1)
+        place = (x + lane, y + shift) if north else (x + shift, y + lane)
         for tile in range(360 // plan.heading_step):
-            crop = _task(plan.seed, part, number, "crop", index, tile)
-            camera = car_camera(*at, yaw + tile * plan.heading_step, plan.size, crop)
+            crop = _stream(plan.seed, part, number, "crop", index, tile)
+            camera = car_camera(*place, yaw + tile * plan.heading_step, plan.size, crop)
             image = district.photo(camera, light, month, crop, 0.8)
-            _write(folder, origin, camera, image, month, f"{part}{number}p{index:03d}", tile)
-            count += 1
-    return count
+            yield Photo(image, camera, month, f"{part}{number}p{index:03d}", str(tile))
 
 
-def _query_part(plan, part, number, folders, total, districts):
-    """Phones' photos in one district: queries number, number + districts, ... below total, each in every kind of light.
+def query_photos(plan: Plan, part: str, number: int, total: int, districts: int, kinds) -> Photos:
+    """A phone's photos of the places number, number + districts, ... below total.
 
-    folders: where each kind of light (a key of LIGHTS) goes.
+    Each place is photographed once in each kind of light (a key of LIGHTS).
     """
-    district, origin = _district(plan, part, number)
-    count = 0
+    district = _district(plan, part, number)
     for q in range(number, total, districts):
-        camera = phone_camera(district, _task(plan.seed, part, number, "query", q), plan.size)
-        for kind, folder in folders.items():
-            rng = _task(plan.seed, part, number, "query", q, kind)
+        rng = _stream(plan.seed, part, number, "query", q)
+        camera = phone_camera(district.streets, rng, plan.size)
+        for kind in kinds:
+            rng = _stream(plan.seed, part, number, "query", q, kind)
             month = _month(rng, 2017, 2021)
-            if len(folders) > 1:  # the same place, photographed anew
-                camera = Camera(
-                    camera.x + rng.normal(0, 0.5),
-                    camera.y + rng.normal(0, 0.5),
-                    camera.z,
-                    (camera.heading + rng.normal(0, 3)) % 360,
-                    camera.pitch + rng.normal(0, 1),
-                    rng.normal(0, 2.5),
-                    camera.fov,
-                    camera.size,
-                )
+            if len(kinds) > 1:
+                camera = again(camera, rng)
             crowd = rng.choice([0.5, 1.0, 2.0])
             image = district.photo(camera, LIGHTS[kind](rng), month, rng, crowd)
-            _write(folder, origin, camera, image, month, f"{part}{number}q{q:04d}", note=kind)
-            count += 1
+            yield Photo(image, camera, month, f"{part}{number}q{q:04d}", note=kind)
+
+
+def write_part(
+    photos: Callable[..., Photos], folder: Path, plan: Plan, part: str, number: int, *more
+) -> int:
+    """Writes photos(plan, part, number, *more), those of one district, as JPEG; returns how many.
+
+    Districts stand 600 m apart, in rows of 40.
+    """
+    east, north, zone, band = ORIGINS[part]
+    east, north, count = east + 600.0 * (number % 40), north + 600.0 * (number // 40), 0
+    for photo in photos(plan, part, number, *more):
+        camera = photo.camera
+        x, y = east + camera.x, north + camera.y
+        others = {"pitch": f"{camera.pitch:.1f}", "roll": f"{camera.roll:.1f}"}
+        others |= {"height": f"{camera.z:.2f}", "tile": photo.tile, "note": photo.note}
+        name = format_name(x, y, zone, band, photo.pano, camera.heading, photo.month, **others)
+        ok, data = cv2.imencode(".jpg", photo.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
+        if not ok:
+            raise RuntimeError(f"{name}: JPEG encoding failed")
+        (folder / name).write_bytes(data.tobytes())
+        count += 1
     return count
 
 
-def write_city(plan, root, progress=True):
-    """Renders the study's data sets under `root` (a new or empty folder), laid out as the originals are.
+def write_city(plan: Plan, root, progress: bool = True, processes: int | None = None) -> None:
+    """Renders the study's data sets, laid out as the originals are.
 
-    `sf-xs/{train,val/{database,queries},test/{database,queries_v1}}`, `tokyo-xs/test/{database,queries_v1}`,
-    `tokyo-night/test/queries_v1` (the night queries, found in tokyo-xs's database) and `night_target`.
+    `sf-xs/{train,val/{database,queries},test/{database,queries_v1}}`,
+    `tokyo-xs/test/{database,queries_v1}`, `tokyo-night/test/queries_v1` (the night queries, looked
+    up in tokyo-xs's database) and `night_target`.
+
+    Parameters
+    ----------
+    plan : how large the city is.
+    root : a new or empty folder.
+    progress : whether a progress bar is shown.
+    processes : how many render; None: one for each core; 1: this process.
     """
     root = Path(root)
-    sf, tokyo = root / "sf-xs", root / "tokyo-xs" / "test"
-    night_folder = root / "tokyo-night" / "test" / "queries_v1"
-    folders = {
-        "train": sf / "train",
-        "val": sf / "val" / "database",
-        "val_q": sf / "val" / "queries",
-        "test": sf / "test" / "database",
-        "test_q": sf / "test" / "queries_v1",
-        "tokyo": tokyo / "database",
-        "tokyo_q": tokyo / "queries_v1",
-        "target": root / "night_target",
-    }
-    jobs = [(_train_part, plan, "train", k, folders["train"]) for k in range(plan.train_districts)]
-    for part, districts, queries in (
-        ("val", plan.val_districts, plan.val_queries),
-        ("test", plan.test_districts, plan.test_queries),
-        ("tokyo", plan.tokyo_districts, plan.tokyo_places),
+    train, target = root / "sf-xs/train", root / "night_target"
+    night = root / "tokyo-night/test/queries_v1"
+    val, test, tokyo = plan.val_districts, plan.test_districts, plan.tokyo_districts
+    jobs: list[tuple] = []
+    for k in range(plan.train_districts):
+        jobs.append((write_part, training_photos, train, plan, "train", k))
+    for part, folder, name, districts, total, kinds in (
+        ("val", "sf-xs/val", "queries", val, plan.val_queries, ("day",)),
+        ("test", "sf-xs/test", "queries_v1", test, plan.test_queries, ("day",)),
+        ("tokyo", "tokyo-xs/test", "queries_v1", tokyo, plan.tokyo_places, tuple(LIGHTS)),
     ):
-        kinds = tuple(LIGHTS) if part == "tokyo" else ("day",)
-        jobs += [(_database_part, plan, part, k, folders[part]) for k in range(districts)]
-        jobs += [
-            (
-                _query_part,
-                plan,
-                part,
-                k,
-                dict.fromkeys(kinds, folders[part + "_q"]),
-                queries,
-                districts,
-            )
-            for k in range(districts)
-        ]
-    jobs += [
-        (_query_part, plan, "target", k, {"night": folders["target"]}, plan.night_target, 2)
-        for k in range(2)
-    ]
-    for folder in (*folders.values(), night_folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    _run(jobs, "rendering the city", progress)
-    for photo in sorted(folders["tokyo_q"].glob("*@night@.jpg")):
-        (night_folder / photo.name).write_bytes(photo.read_bytes())
+        database, queries = root / folder / "database", root / folder / name
+        for made in (train, target, night, database, queries):
+            made.mkdir(parents=True, exist_ok=True)
+        for k in range(districts):
+            more = total, districts, kinds
+            jobs.append((write_part, database_photos, database, plan, part, k))
+            jobs.append((write_part, query_photos, queries, plan, part, k, *more))
+    for k in range(2):
+        more = plan.night_target, 2, ("night",)
+        jobs.append((write_part, query_photos, target, plan, "target", k, *more))
+    run_jobs(jobs, "rendering the city", progress, processes)
+    for photo in sorted((root / "tokyo-xs/test/queries_v1").glob("*@night@.jpg")):
+        (night / photo.name).write_bytes(photo.read_bytes())
 
 
-def write_pretraining(plan, root, districts, progress=True):
-    """Renders daylight training streets of `districts` quarters of no particular city under `root`, in no subfolder."""
+def write_pretraining(plan: Plan, root, districts: int, progress=True, processes=None) -> None:
+    """Renders daylight training streets of `districts` quarters of no particular city.
+
+    They are written under `root`, in no subfolder; the other arguments are as in `write_city`.
+    """
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)
-    _run(
-        [(_train_part, plan, "pretrain", k, root) for k in range(districts)],
-        "rendering for pre-training",
-        progress,
-    )
+    jobs = [(write_part, training_photos, root, plan, "pretrain", k) for k in range(districts)]
+    run_jobs(jobs, "rendering for pre-training", progress, processes)
 
 
-def _run(jobs, what, progress):
-    """Runs the jobs in one process per core. Spawned, not forked: the parent may hold torch's threads."""
-    with ProcessPoolExecutor(
-        mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
-    ) as pool:
-        before = signal.signal(
-            signal.SIGINT, signal.SIG_IGN
-        )  # which a worker inherits: while it still imports, Ctrl-C would show a trace
-        pending = [pool.submit(*job) for job in jobs]
-        signal.signal(signal.SIGINT, before)
-        try:
-            with tqdm(desc=what, unit=" images", disable=not progress) as bar:
+def run_jobs(jobs: list[tuple], what: str, progress: bool, processes: int | None = None) -> None:
+    """Calls job[0](*job[1:]) for each job in spawned processes, with a progress bar.
+
+    Parameters
+    ----------
+    jobs : functions, each of which returns how many images it has made, and their arguments.
+    what : the label of the progress bar.
+    progress : whether it is shown.
+    processes : None: one for each core; 1: this process, and none is spawned.
+
+    Raises
+    ------
+    VgeoError : a process died.
+    """
+    with tqdm(desc=what, unit=" images", disable=not progress) as bar:
+        if processes == 1:
+            for make, *arguments in jobs:
+                bar.update(make(*arguments))
+            return
+        # spawned, not forked: this process may hold torch's threads
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(processes, context, initializer=_end_with_parent) as pool:
+            # a worker inherits that Ctrl-C is ignored: it would print a trace while it imports
+            before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            pending = [pool.submit(*job) for job in jobs]
+            signal.signal(signal.SIGINT, before)
+            try:
                 for task in pending:
                     bar.update(result(task, what))
-        except BrokenProcessPool:
-            raise VgeoError(
-                f"{what}: a process died, as when memory runs out: close other programs and call again"
-            ) from None
-        finally:  # an error or Ctrl-C must not wait for the jobs that have not begun
-            pool.shutdown(cancel_futures=True)
+            except BrokenProcessPool:
+                raise VgeoError(
+                    f"{what}: a process died, as when memory runs out: "
+                    "close other programs and call again"
+                ) from None
+            finally:  # an error or Ctrl-C must not wait for the jobs that have not begun
+                pool.shutdown(cancel_futures=True)
 
 
 def _end_with_parent():
-    """Called in a worker: it ends at once, and says nothing, when Ctrl-C reaches it or its parent is no more."""
+    """Lets a worker end at once, without a message, on Ctrl-C and when its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    threading.Thread(
-        target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True
-    ).start()
+
+    def watch():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
