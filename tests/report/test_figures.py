@@ -362,9 +362,11 @@ def test_figure_3_draws_the_estimate_and_what_it_shows(result):
             stretched = np.array(warped.images[0].get_array())
             # every second column of the stretched photo is a column of the left half
             assert stretched[:, ::2] == pytest.approx(image[:, :17], abs=0.01)
-    query = np.array(axes[4].images[0].get_array())
-    path = result.dataset.queries.paths[2]
-    assert (query == figures.load_image(path, 33).permute(1, 2, 0).numpy()).all()
+    dataset, answer = result.dataset, result.predictions[2, 0]
+    shown = (dataset.queries.paths[2], dataset.database.paths[answer])
+    for each, path in zip(axes[4:6], shown, strict=True):
+        expected = figures.load_image(path, 33).permute(1, 2, 0).numpy()
+        assert (np.array(each.images[0].get_array()) == expected).all()
 
 
 def test_gallery_marks_right_and_wrong_answers(result):
