@@ -310,6 +310,24 @@ def test_early_layers_stay_and_late_ones_learn(streets, tmp_path):
     assert not torch.equal(before[free], after[free])
 
 
+def test_batchnorm_shared_by_gpus_keeps_the_model():
+    """What GPUs train instead has the names, parameters, modes and values of the model."""
+    torch.manual_seed(0)
+    model, images = build("resnet18"), torch.randn(2, 3, SIDE, SIDE)
+    freeze(model)
+    before = model.state_dict()
+    modes = [module.training for module in model.modules()]
+    parameters, expected = list(model.parameters()), model.eval()(images)
+    model.train()
+    shared = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    assert shared is model and list(model.state_dict()) == list(before)
+    kinds = {type(module) for module in model.modules()}
+    assert torch.nn.SyncBatchNorm in kinds and torch.nn.BatchNorm2d not in kinds
+    assert [module.training for module in model.modules()] == modes
+    assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
+    torch.testing.assert_close(model.eval()(images), expected)
+
+
 def test_one_step_is_adams_on_the_loss_of_that_batch(streets, tmp_path):
     """The first iteration, written out."""
     one, classes = recipe(epochs=1, iterations=1, batch_size=CLASSES), streets.classes

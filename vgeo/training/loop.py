@@ -170,10 +170,12 @@ def run(task: Task, checkpoint: Path, label: str, pace: Pace = PACE) -> tuple[li
                     row["images_per_second"] = round(len(numbers) * task.images / seconds, 1)
                 row["seconds"] = round(seconds, 3)
                 log.append(row)
-                bar.set_postfix(loss=f"{row['loss']:.2f}")
+                score = {}
                 if ended and task.evaluate:
                     _share_buffers(task.step)
-                    row |= task.evaluate(done, kept)
+                    score = task.evaluate(done, kept)
+                row |= score
+                bar.set_postfix(loss=f"{row['loss']:.2f}", **score)
                 if ended or time.perf_counter() - saved > pace.checkpoint_seconds:
                     stored.save(iteration=done, log=log, kept=kept)
                     saved = time.perf_counter()
