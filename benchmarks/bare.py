@@ -1,13 +1,20 @@
 """What benchmarks compare the study with: PyTorch alone, on tensors in memory."""
 
 import time
+from pathlib import Path
 
 import torch
 
+from vgeo.device import autocast, device
+from vgeo.models.network import DIM, freeze
+from vgeo.models.weights import CITY_WEIGHTS
+from vgeo.study.descriptions import load
+from vgeo.study.profiles import Profile
+from vgeo.study.rows import TRAININGS
+from vgeo.training.loop import Recipe
 from vgeo.training.losses import MARGINS, AngularMarginLoss
-from vgeo.models.weights import CITY_WEIGHTS, load_weights
-from vgeo.models.network import DIM, build, freeze
-from vgeo.device import device
+
+RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def seconds(work):
@@ -21,27 +28,32 @@ def seconds(work):
 
 def city_model(backbone):
     """The model with the packaged weights, in evaluation mode, on the device."""
-    return (
-        load_weights(build(backbone), CITY_WEIGHTS / f"{backbone}.safetensors")
-        .eval()
-        .to(device(), memory_format=torch.channels_last)
-    )
+    return load(CITY_WEIGHTS / f"{backbone}.safetensors", backbone)
+
+
+def recipe_of(profile: Profile, name: str, precision: str, **changes) -> Recipe:
+    """The recipe of a training of `rows.TRAININGS`, seed 0, from the packaged weights."""
+    row = TRAININGS[name]
+    numbers = {"image_size": profile.image_size, "seed": 0, "precision": precision}
+    names = {"backbone": row.backbone, "weights": "city", "margin": row.margin}
+    return Recipe(**names | numbers | profile.training.__dict__ | changes)
 
 
 def training_step(recipe, classes):
-    """step(batch, labels, from_images) of a new model: the recipe's forward pass, loss, backward pass and optimizers' steps."""
-    model, criterion = (
-        city_model(recipe.backbone).train(),
-        AngularMarginLoss(DIM, classes, MARGINS[recipe.margin]).to(device()),
-    )
+    """step(batch, labels, from_images) of a new model: the recipe's forward pass, loss, backward
+    pass and optimizers' steps.
+    """
+    model = city_model(recipe.backbone).train()
     freeze(model)
+    criterion = AngularMarginLoss(DIM, classes, MARGINS[recipe.margin]).to(device())
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizers = [
-        torch.optim.Adam([p for p in model.parameters() if p.requires_grad], recipe.lr_model),
+        torch.optim.Adam(trained, recipe.lr_model),
         torch.optim.Adam(criterion.parameters(), recipe.lr_classifier),
     ]
 
     def step(batch, labels, from_images):
-        with torch.autocast(device().type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        with autocast(device(), recipe.precision):
             if from_images:
                 with torch.no_grad():
                     batch = model.trunk(batch)

@@ -1,8 +1,13 @@
-"""The fault suite: a whole study at smoke is killed at 20 points, starved and damaged, and has to end with the tables of an undisturbed one.
+"""The fault suite: a smoke run is killed at 22 points, starved and damaged.
 
-`python tests/faults.py [REFERENCE]`, on Linux, takes some ten times as long as a smoke run; it works in clones in a temporary folder and writes
-results/benchmarks/faults.csv: point, what was done, what was seen. REFERENCE: results/smoke of an undisturbed run of the same commit on this
-machine, which is otherwise made first. tests/test_faults.py is its short form.
+It has to end with the tables of an undisturbed run.
+
+    .venv/bin/python benchmarks/faults.py [REFERENCE]
+
+Runs on Linux and takes some ten times as long as a smoke run. It works in clones in a temporary
+folder and writes benchmarks/results/faults.csv: point, what was done, what was seen. REFERENCE is
+runs/smoke of an undisturbed run of the same commit on this machine; without it one is made first.
+tests/runner/test_faults.py is the short form.
 """
 
 import csv
@@ -21,18 +26,28 @@ import pandas as pd
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
+TARGET = ROOT / "benchmarks" / "results" / "faults.csv"
 TIMED = "second"  # in the names of columns that hold times, which no two runs share
 
 
 @dataclass(frozen=True)
 class Point:
-    """Where a run is stopped: when a file that fits `file`, below results/, appears anew, or a line of what the run prints holds `line`; and `after` seconds."""
+    """Where a run is stopped.
+
+    Attributes
+    ----------
+    file : a pattern below runs/: the run is stopped when a file that fits it appears anew.
+    line : or when a line of what the run prints holds this.
+    after : so many seconds later.
+    how : "kill" all processes at once, the run's process "group" alone, its first process
+        ("parent"), or "ctrl-c".
+    """
 
     phase: str
     file: str = ""
     line: str = ""
     after: float = 0.0
-    how: str = "kill"  # all processes at once; "group": the run's process group alone; "parent": its first process; "ctrl-c"
+    how: str = "kill"
 
 
 # in the order of a run
@@ -71,7 +86,7 @@ class Clone:
     """A clone of this repository and the runs in it."""
 
     def __init__(self, folder):
-        self.folder, self.results = Path(folder), Path(folder) / "results"
+        self.folder, self.runs = Path(folder), Path(folder) / "runs"
         subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", ROOT, folder], check=True)
 
     def start(self, name="run.log"):
@@ -102,7 +117,7 @@ class Clone:
     def tables(self):
         """{file: content} of all tables, without times."""
         found = {}
-        for path in sorted((self.results / "smoke" / "tables").glob("*.csv")):
+        for path in sorted((self.runs / "smoke" / "tables").glob("*.csv")):
             table = pd.read_csv(path, dtype=str)
             table = table[[column for column in table if TIMED not in column]]
             found[path.name] = table[~(table == "ratio of times").any(axis=1)].to_csv(index=False)
@@ -114,7 +129,7 @@ def wait_for(clone, run, point):
 
     def there():
         return (
-            {(path, path.stat().st_mtime_ns) for path in clone.results.glob(point.file)}
+            {(path, path.stat().st_mtime_ns) for path in clone.runs.glob(point.file)}
             if point.file
             else set()
         )
@@ -146,7 +161,8 @@ def stop(clone, run, point):
     _, alive = psutil.wait_procs(
         processes, timeout=60
     )  # a worker that is still importing on a busy machine
-    seen = f"{len(processes)} processes, exit code {code} after {time.monotonic() - began:.0f} s, {len(alive)} left"
+    seconds = time.monotonic() - began
+    seen = f"{len(processes)} processes, exit code {code} after {seconds:.0f} s, {len(alive)} left"
     good = not alive
     if point.how == "ctrl-c":
         last = clone.said().rstrip().splitlines()[-1]
@@ -222,11 +238,14 @@ KINDS = {
 
 
 def damaged(clone, rows):
-    """A file of every kind of artefact is damaged, of each kind one folder flipped and one cut; one run has to see all that it uses."""
+    """A file of every kind of result in the cache is damaged: a byte flipped in one folder of the
+    kind, half of a file gone in another. A run of all notebooks has to see all that it uses.
+    """
     hit = {}
+    (clone.runs / "smoke" / ".executed.json").unlink()
     for kind, pattern in KINDS.items():
         for folder, (how, change) in zip(
-            sorted(clone.results.glob(f"cache/{kind}/*")), DAMAGED.items()
+            sorted(clone.runs.glob(f"cache/{kind}/*")), DAMAGED.items()
         ):
             path = sorted(folder.rglob(pattern))[0]
             path.write_bytes(change(path.read_bytes()))
@@ -249,21 +268,24 @@ def damaged(clone, rows):
 
 
 def starved(clone, rows, reference):
-    """No room while a run is going, and folders that can't be written: on a small disk with the study's results, but its models and tables."""
-    aside = clone.results.rename(clone.folder / "aside")
-    clone.results.mkdir()
+    """A disk that fills up while a run is going, and folders that can't be written.
+
+    The small disk holds what the study made but its models, pairs and tables.
+    """
+    aside = clone.runs.rename(clone.folder / "aside")
+    clone.runs.mkdir()
     try:
         subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=1500m", "tmpfs", clone.results],
+            ["mount", "-t", "tmpfs", "-o", "size=1500m", "tmpfs", clone.runs],
             check=True,
             capture_output=True,
         )
     except (OSError, subprocess.CalledProcessError) as error:
         rows.append(("disk full, read-only", "skipped", f"no mounts here ({error})"))
         return
-    shutil.copytree(aside, clone.results, dirs_exist_ok=True)
+    shutil.copytree(aside, clone.runs, dirs_exist_ok=True)
     for folder in ("cache/models", "cache/pairs", "smoke/tables"):
-        shutil.rmtree(clone.results / folder)
+        shutil.rmtree(clone.runs / folder)
     try:
         for point in (
             Point("training", "cache/models/*.partial"),
@@ -271,7 +293,7 @@ def starved(clone, rows, reference):
         ):
             run = clone.start()
             came = wait_for(clone, run, point)
-            with open(clone.results / "filler", "wb") as file:
+            with open(clone.runs / "filler", "wb") as file:
                 try:
                     while True:
                         file.write(bytes(1 << 20))
@@ -287,23 +309,23 @@ def starved(clone, rows, reference):
                     + f"exit code {code}, said: {last}",
                 )
             )
-            (clone.results / "filler").unlink(missing_ok=True)
-        subprocess.run(["mount", "-o", "remount,ro", clone.results], check=True)
+            (clone.runs / "filler").unlink(missing_ok=True)
+        subprocess.run(["mount", "-o", "remount,ro", clone.runs], check=True)
         run = clone.start()
         code, last = run.wait(), clone.said().rstrip().splitlines()[-1]
         rows.append(
             (
-                "results/",
+                "runs/",
                 "read-only",
                 ("" if code == 1 and last.startswith("vgeo: ") else "NOT RIGHT: ")
                 + f"exit code {code}, said: {last}",
             )
         )
-        subprocess.run(["mount", "-o", "remount,rw", clone.results], check=True)
+        subprocess.run(["mount", "-o", "remount,rw", clone.runs], check=True)
         clone.whole()
         compare(clone, reference, rows, "after a full disk and a read-only folder")
     finally:
-        subprocess.run(["umount", "-l", clone.results])
+        subprocess.run(["umount", "-l", clone.runs])
 
 
 def compare(clone, reference, rows, when):
@@ -329,7 +351,7 @@ def main(reference=None):
     with tempfile.TemporaryDirectory() as top:
         known = Clone(Path(top, "undisturbed"))
         if reference:
-            shutil.copytree(reference, known.results / "smoke")
+            shutil.copytree(reference, known.runs / "smoke")
         else:
             known.whole()
         tables, clone = known.tables(), Clone(Path(top, "disturbed"))
@@ -338,15 +360,15 @@ def main(reference=None):
         damaged(clone, rows)
         compare(clone, tables, rows, "after the damage")
         starved(clone, rows, tables)
-    path = ROOT / "results" / "benchmarks" / "faults.csv"
-    with open(path, "w", newline="") as file:
+    TARGET.parent.mkdir(exist_ok=True)
+    with open(TARGET, "w", newline="") as file:
         csv.writer(file).writerows(
             [
                 ("point", "what was done", "what was seen"),
                 *[[str(cell).replace(top, "") for cell in row] for row in rows],
             ]
         )
-    print(f"{path}: {len(rows)} rows in {(time.monotonic() - began) / 60:.0f} minutes")
+    print(f"{TARGET}: {len(rows)} rows in {(time.monotonic() - began) / 60:.0f} minutes")
     sys.exit(any("NOT " in row[2] for row in rows))
 
 

@@ -1,15 +1,16 @@
-"""Speed: the study against bare PyTorch and against the plain protocol of the field's scripts -> results/benchmarks/speed.csv, growth.csv,
-gains.csv, figures/speed.png.
+"""Speed: the study against bare PyTorch and against the plain protocol of the field's scripts.
 
-    .venv/bin/python tests/benchmarks/speed.py [NAMES, default all: extraction training table reranking search second city rendering precision growth gains]
+    .venv/bin/python benchmarks/speed.py [NAMES, default all]
 
-A ratio is measured in one process on one machine: ours and what it is compared with take turns, and the median over the rounds of their ratios
-counts. What is measured is merged into the files by its name, so that a stopped run has left what it finished. The photos and models are the
-city's: where results/cache does not hold them they are made first, which takes ten minutes more.
+Writes speed.csv, growth.csv, gains.csv and figures/speed.png in benchmarks/results. NAMES are those
+of BENCHMARKS below. A ratio is measured in one process on one machine: ours and what it is compared
+with take turns, and the median over the rounds of their ratios counts. What is measured is merged
+into the files by its name, so that a stopped run has left what it finished. The photos and models
+are the city's: where runs/cache does not hold them they are made first, which takes ten minutes
+more.
 """
 
 import copy
-import json
 import os
 import shutil
 import subprocess
@@ -25,33 +26,33 @@ import faiss
 import numpy as np
 import pandas as pd
 import torch
-from bare import city_model, seconds, training_step
+from bare import RESULTS, city_model, recipe_of, seconds, training_step
 from PIL import Image
 from pytest import MonkeyPatch
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.flop_counter import FlopCounterMode
 
-from vgeo import city as rendered
-from vgeo import geowarp, kept, report
+from vgeo.city import write as rendered
 from vgeo.city.plan import Plan
-from vgeo.city.write import _database_part
+from vgeo.device import autocast, device, precision
+from vgeo.models.geowarp import local_features, symmetric, warp
+from vgeo.models.network import IMAGENET_MEAN, IMAGENET_STD, normalise
+from vgeo.models.weights import CITY_WEIGHTS
 from vgeo.photos.images import load_batches
-from vgeo.retrieval.describe import describe, stored
+from vgeo.report.figures import RIGHT, WRONG, style
+from vgeo.retrieval.describe import describe, stored_batch
+from vgeo.retrieval.metrics import first_hit, paired_test
+from vgeo.retrieval.multiscale import METHODS, SCALES, aggregate
 from vgeo.retrieval.rerank import pair_scores, rerank
-from vgeo.retrieval.metrics import first_hit, paired_test, recall
-from vgeo.models.weights import CITY_WEIGHTS, load_weights
-from vgeo.models.network import IMAGENET_MEAN, IMAGENET_STD, build, normalise
-from vgeo.retrieval.multiscale import METHODS, SCALES
-from vgeo.device import device
-from vgeo.study.profiles import ROOT
 from vgeo.retrieval.search import search
-from vgeo.study.rows import DATASETS, Evaluation
+from vgeo.runner.record import read
+from vgeo.runner.unchanged import PAGE, Unchanged, notebooks_of, parameters_of
+from vgeo.study.descriptions import load
+from vgeo.study.folders import results_of
 from vgeo.study.study import Study
 from vgeo.training.batches import batches, live_views
-from vgeo.device import precision
-from vgeo.training.loop import train
+from vgeo.training.loop import train_extractor
 
-FOLDER = ROOT / "results" / "benchmarks"
 BATCH, SIZE, K = 32, 96, 20
 
 
@@ -59,20 +60,16 @@ BATCH, SIZE, K = 32, 96, 20
 
 
 def turns(ours, other, rounds=5):
-    """Seconds of both, in turns: their medians, and the median of the rounds' ratios other / ours."""
+    """Seconds of both, in turns: their medians, and the median of the rounds' other / ours."""
     pairs = np.array([(seconds(ours), seconds(other)) for _ in range(rounds)])
     return (*np.median(pairs, axis=0), float(np.median(pairs[:, 1] / pairs[:, 0])))
 
 
 def row(what, ours, against, unit, ratio, goal, at_most=False, note=""):
     """A row of speed.csv; the ratio has to be at least the goal, or at most."""
-    met = (
-        ""
-        if ratio is None or goal is None
-        else "yes"
-        if (ratio <= goal if at_most else ratio >= goal)
-        else "no"
-    )
+    met = ""
+    if ratio is not None and goal is not None:
+        met = "yes" if (ratio <= goal if at_most else ratio >= goal) else "no"
     return {
         "what": what,
         "ours": _digits(ours),
@@ -87,7 +84,9 @@ def row(what, ours, against, unit, ratio, goal, at_most=False, note=""):
 
 
 def gain(what, predicted, measured, why):
-    """Puts a row into gains.csv: how many times faster an idea was predicted to be, from counts alone where they say it, and is."""
+    """Puts a row into gains.csv: how many times faster an idea was predicted to be, from counts
+    alone where they say it, and is.
+    """
     line = {
         "what": what,
         "predicted": _digits(predicted),
@@ -125,6 +124,23 @@ def study():
     return Study("city")
 
 
+def training_paths():
+    return study().data.classes.photos.paths
+
+
+@cache
+def warping():
+    """The GeoWarp model of seed 0, its predictions for sf-xs, and what re-ranks them."""
+    one, model = study(), study().train("GeoWarp")
+    return model, one.search(model, one.data.test_sets["sf-xs"]), one.load_warp(model)
+
+
+def first_pairs(predictions, k):
+    """int (P, 2): each query with its first k predictions."""
+    rows = enumerate(predictions[:, :k].tolist())
+    return np.array([(query, image) for query, images in rows for image in images])
+
+
 def some(items, n):
     """n of the items, evenly spaced."""
     return [items[i] for i in np.linspace(0, len(items) - 1, min(n, len(items))).astype(int)]
@@ -134,11 +150,12 @@ def some(items, n):
 
 
 def plain_image(path, size):
-    """A normalised float tensor (3, size, size), as torchvision's Resize, ToTensor and Normalize make it."""
+    """A normalised float tensor (3, size, size), as torchvision's Resize, ToTensor and Normalize
+    make it.
+    """
     with Image.open(path) as image:
-        pixels = torch.from_numpy(
-            np.array(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
-        )
+        small = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+        pixels = torch.from_numpy(np.array(small))
     mean, std = torch.tensor(IMAGENET_MEAN).view(3, 1, 1), torch.tensor(IMAGENET_STD).view(3, 1, 1)
     return (pixels.permute(2, 0, 1).float() / 255 - mean) / std
 
@@ -164,7 +181,7 @@ def plain_descriptors(model, paths, sizes, method, batch_size):
             torch.stack([model(images.to(device())) for images in batch]).cpu().numpy()
             for batch in loader
         ]
-    return np.concatenate([METHODS[method](scales, axis=0) for scales in found]).astype(np.float32)
+    return np.concatenate([aggregate(scales, method) for scales in found]).astype(np.float32)
 
 
 def plain_search(database, queries):
@@ -177,9 +194,11 @@ def plain_search(database, queries):
 
 
 def extraction():
-    """`describe` from files against forward passes of the same model on tensors in memory, same batches, same dtype."""
+    """`describe` from files against forward passes of the same model on tensors in memory, same
+    batches, same dtype.
+    """
     for backbone, count in (("resnet18", 20 * BATCH), ("efficientnet_v2_s", 8 * BATCH)):
-        model, paths = city_model(backbone), some(list(study().train_table["path"]), count)
+        model, paths = city_model(backbone), some(training_paths(), count)
         tensors = [
             normalise(images.to(device())).contiguous(memory_format=torch.channels_last)
             for _, images in load_batches(paths, BATCH, SIZE)
@@ -204,10 +223,13 @@ def extraction():
 
 
 def training():
-    """The loop of `train` against bare steps on tensors in memory: of the trained stages on the trunk's stored output, and from files."""
-    recipe, table, count, skip = study().recipe("CosFace"), study().train_table, 20, 4
-    recipe = replace(recipe, epochs=1, iterations=count)
-    labels, paths = table["label"].to_numpy(), table["path"].to_numpy()
+    """The loop of training against bare steps on tensors in memory: of the trained stages on the
+    trunk's stored output, and from files.
+    """
+    classes, count, skip = study().data.classes, 20, 4
+    recipe = recipe_of(study().profile, "CosFace", precision(), epochs=1, iterations=count)
+    labels, paths = classes.labels, np.array(classes.photos.paths)
+    weights = CITY_WEIGHTS / f"{recipe.backbone}.safetensors"
     rows = batches(labels, recipe.batch_size, 0, count, recipe.seed)
     start = city_model(recipe.backbone)
     trunks = [
@@ -229,11 +251,11 @@ def training():
                 yield batch
 
         with tempfile.TemporaryDirectory() as folder, quiet():
-            train(recipe, table, lambda model: 0.0, Path(folder), timed)
+            train_extractor(recipe, weights, classes, lambda _: 0.0, Path(folder), timed)
         return (times[-1] - times[skip]) / (count - 1 - skip)
 
     def bare(batches, whole):
-        step, times = training_step(recipe, int(labels.max()) + 1), []
+        step, times = training_step(recipe, classes.count), []
         for batch, place in zip(batches, places):
             times.append(time.perf_counter())
             step(batch, place, whole)
@@ -242,10 +264,10 @@ def training():
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder, "trunk.npy"), np.stack([trunk.cpu().numpy() for trunk in trunks]))
         maps = np.load(Path(folder, "trunk.npy"), mmap_mode="r")
-        ready = [stored(batch, device()) for batch in maps]
+        ready = [stored_batch(batch, device()) for batch in maps]
         ways = {
             "the frozen stages' output stored": (
-                lambda model, first: (stored(batch, device()) for batch in maps[first:]),
+                lambda model, first: (stored_batch(batch, device()) for batch in maps[first:]),
                 ready,
                 False,
             ),
@@ -281,39 +303,39 @@ def training():
 
 
 def table():
-    """A multi-scale table, from nothing: 4 methods, 3 data sets, a quarter of the city's test photos. Ours is `Study.evaluate`, all that is stored
-    included; the plain protocol describes the database anew for every method and data set, and the queries one by one."""
-    weights = CITY_WEIGHTS / "resnet18.safetensors"
+    """A multi-scale table, from nothing: 4 methods, 3 data sets, a quarter of the city's test
+    photos.
+
+    Ours is `Study.search`, all that is stored included. The plain protocol describes the database
+    anew for every method and data set, and the queries one by one.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        copy_part(Path(study().data), Path(folder, "data"), 4)
-        sets, sizes = (
-            Study("city", Path(folder, "data")).sets,
-            [round(SIZE * scale) for scale in SCALES],
-        )
-        model = load_weights(build("resnet18"), weights).eval().to(device())
+        photos, cache_folder = Path(folder, "data"), Path(folder, "cache")
+        copy_part(study().data.root, photos, 4)
+
+        def new_study():
+            return Study("city", photos, results=Path(folder, "run"), cache=cache_folder)
+
+        sets, sizes = new_study().data.test_sets, [round(SIZE * scale) for scale in SCALES]
+        model = city_model("resnet18")
 
         def ours():
-            shutil.rmtree(Path(folder, "cache"), ignore_errors=True)
-            new = Study("city", Path(folder, "data"))
-            new.cache, new.now = Path(folder, "cache"), Path(folder, "cache", "now")
-            new.cache.mkdir()
+            shutil.rmtree(cache_folder, ignore_errors=True)
+            new = new_study()
+            start, datasets = new.start("resnet18"), new.data.test_sets
             with quiet():
                 return {
-                    (method, name): new.evaluate(weights, name, multiscale=method).predictions
+                    (method, name): new.search(start, data, multiscale=method).predictions
                     for method in METHODS
-                    for name in DATASETS
+                    for name, data in datasets.items()
                 }
 
         def plain():
             found = {}
             for method in METHODS:
                 for name, data in sets.items():
-                    database = plain_descriptors(
-                        model, list(data.database["path"]), sizes, method, BATCH
-                    )
-                    queries = plain_descriptors(
-                        model, list(data.queries["path"]), [SIZE], method, 1
-                    )
+                    database = plain_descriptors(model, data.database.paths, sizes, method, BATCH)
+                    queries = plain_descriptors(model, data.queries.paths, [SIZE], method, 1)
                     found[method, name] = plain_search(database, queries)
             return found
 
@@ -355,45 +377,38 @@ def copy_part(source, target, step):
 
 
 def reranking():
-    """GeoWarp's re-ranking of 5 predictions a query; the plain protocol is its authors' test loop: the query repeated for every candidate, every
-    pair read from files and encoded before the warp and after."""
-    data, k = study().sets["sf-xs"], 5
-    result = study().result(Evaluation("GeoWarp"), "sf-xs")
+    """GeoWarp's re-ranking of 5 predictions a query.
+
+    The plain protocol is its authors' test loop: the query repeated for every candidate, every pair
+    read from files and encoded before the warp and after.
+    """
+    trained, result, warping_model = warping()
+    data, k, chunk = result.dataset, 5, 160
     chosen = some(list(range(len(data.queries))), 40)
-    predictions, queries = result.predictions[chosen], list(data.queries["path"].iloc[chosen])
-    database = list(data.database["path"])
-    pairs = np.array(
-        [(q, image) for q, images in enumerate(predictions[:, :k].tolist()) for image in images]
-    )
-    local, regression = study().warp_model("GeoWarp")
-    model, stages = (
-        load_weights(build("resnet18"), study().weights("GeoWarp")).eval().to(device()),
-        study().profile.geowarp["stages"]["resnet18"],
-    )
+    predictions, queries = result.predictions[chosen], some(data.queries.paths, 40)
+    database, pairs = data.database.paths, first_pairs(predictions, k)
+    regression, stages = warping_model.regression, study().profile.geowarp.stages["resnet18"]
+    model = load(trained.weights, trained.backbone)
 
     def plain_local(images):
-        return geowarp.local_features(model.features(images, stages))
+        return local_features(model.features(images, stages))
 
     @torch.inference_mode()
     def plain():
         scores = np.empty((len(queries), k), np.float32)
         for q, path in enumerate(queries):
             query = plain_image(path, SIZE).repeat(k, 1, 1, 1).to(device())
-            images = torch.stack([plain_image(database[i], SIZE) for i in predictions[q, :k]]).to(
-                device()
-            )
-            corners = geowarp.symmetric(regression, plain_local(query), plain_local(images))
-            one, two = (
-                plain_local(geowarp.warp(part, corners[:, side]))
-                for side, part in enumerate((query, images))
-            )
+            images = torch.stack([plain_image(database[i], SIZE) for i in predictions[q, :k]])
+            images = images.to(device())
+            corners = symmetric(regression, plain_local(query), plain_local(images))
+            one = plain_local(warp(query, corners[:, 0]))
+            two = plain_local(warp(images, corners[:, 1]))
             scores[q] = (one * two).sum(1).mean((1, 2)).cpu().numpy()
         return scores
 
     def ours(numbers):
-        return pair_scores(
-            local, regression, queries, database, pairs, SIZE, precision=numbers
-        ).reshape(-1, k)
+        places = (warping_model.local, regression, queries, database, pairs, SIZE)
+        return pair_scores(*places, precision=numbers, chunk=chunk).reshape(-1, k)
 
     orders = {"plain": rerank(predictions, plain(), k)[1]} | {
         numbers: rerank(predictions, ours(numbers), k)[1] for numbers in ("float32", "bf16")
@@ -403,10 +418,9 @@ def reranking():
         name: first_hit(np.take_along_axis(predictions[:, :k], order, 1), positives) == 0
         for name, order in orders.items()
     }
-    chunks = [pairs[start : start + geowarp.CHUNK] for start in range(0, len(pairs), geowarp.CHUNK)]
-    encoded = 2 + sum(len(np.unique(chunk[:, side])) for chunk in chunks for side in (0, 1)) / len(
-        pairs
-    )
+    chunks = [pairs[start : start + chunk] for start in range(0, len(pairs), chunk)]
+    once = sum(len(np.unique(part[:, side])) for part in chunks for side in (0, 1))
+    encoded = 2 + once / len(pairs)
     operations = flops(lambda: ours("float32")) / flops(plain)
     for numbers in dict.fromkeys((precision(), "float32")):
         a, b, ratio = turns(lambda: ours(numbers), plain, 3)
@@ -419,8 +433,10 @@ def reranking():
             ratio,
             3.0,
             note=(
-                f"{encoded:.2f} images encoded a pair, of 4, {operations:.2f} of the operations; queries in the same order: {100 * same:.1f} %; "
-                f"R@1 {100 * right[numbers].mean():.1f} against {100 * right['plain'].mean():.1f}, p = {paired_test(right[numbers], right['plain']):.2g}"
+                f"{encoded:.2f} images encoded a pair, of 4, {operations:.2f} of the operations; "
+                f"queries in the same order: {100 * same:.1f} %; R@1 "
+                f"{100 * right[numbers].mean():.1f} against {100 * right['plain'].mean():.1f}, "
+                f"p = {paired_test(right[numbers], right['plain']):.2g}"
             ),
         )
     gain(
@@ -432,8 +448,8 @@ def reranking():
 
 
 def search_memory():
-    """From what tests/benchmarks/search.py measured: the largest exact search."""
-    known = pd.read_csv(FOLDER / "search.csv")
+    """From what benchmarks/search.py measured: the largest exact search."""
+    known = pd.read_csv(RESULTS / "search.csv")
     largest = known[known["search"] == "exact"].sort_values("descriptors").iloc[-1]
     yield row(
         f"search of {largest['descriptors'] / 1e6:g} million x 512, memory",
@@ -448,24 +464,19 @@ def search_memory():
 
 
 def second():
-    """`python -m vgeo run` with nothing changed, the start of Python included, against the seconds of the notebooks when they were executed."""
+    """`vgeo run` with nothing changed, the start of Python included, against the seconds of the
+    notebooks when they were executed.
+    """
     for profile in ("smoke", "city"):
         record = finished(profile)
         if record is None:
-            print(
-                f"second: {profile} has no finished run here that found nothing made before: python -m vgeo run {profile}"
-            )
+            print(f"second: no finished run of {profile} made everything: vgeo run {profile}")
             continue
-        seeds = len(record["seeds"]) if record["seeds"] != list(study().profile.seeds) else None
-        command = [sys.executable, "-P", "-m", "vgeo", "run", profile] + (
-            ["--seeds", str(seeds)] if seeds else []
-        )
-        with quiet():
-            times = []
-            for _ in range(5):
-                times.append(
-                    seconds(lambda: subprocess.run(command, check=True, capture_output=True))
-                )
+        seeds = ["--seeds", str(len(record["seeds"]))] if record["seeds"] != [0] else []
+        command = [sys.executable, "-P", "-m", "vgeo", "run", profile, *seeds]
+        times = []
+        for _ in range(5):
+            times.append(seconds(lambda: subprocess.run(command, check=True, capture_output=True)))
         first = sum(part["seconds"] for part in record["notebooks"].values())
         yield row(
             f"second run, {profile}",
@@ -479,17 +490,22 @@ def second():
 
 
 def finished(profile):
-    """run.json of a run that made all it needed and that a second run would keep, or None."""
-    path = ROOT / "results" / profile / "run.json"
-    record = json.loads(path.read_text()) if path.exists() else {}
-    whole = {"data", "models", "descriptors", "pairs"} <= {
-        step for part in record.get("notebooks", {}).values() for step in part
-    }
-    if not whole:
+    """run.json of a run that made all it needed and that a second run would skip, or None."""
+    record = whole_run(profile)
+    if record is None:
         return None
     seeds = len(record["seeds"]) if record["seeds"] != [0] else None
-    now = kept.Kept(kept.results_of(profile), kept.parameters_of(profile, seeds=seeds))
-    return record if now.of(kept.notebooks_of()) == len(kept.notebooks_of()) else None
+    unchanged = Unchanged(results_of(profile), parameters_of(profile, seeds=seeds))
+    steps = [*notebooks_of(), PAGE]
+    return record if unchanged.count(steps) == len(steps) else None
+
+
+def whole_run(profile):
+    """run.json of a run that made all it needed, or None."""
+    path = results_of(profile) / "run.json"
+    record = read(path) if path.exists() else {"notebooks": {}}
+    made = {step for times in record["notebooks"].values() for step in times}
+    return record if {"data", "models", "descriptors", "pairs"} <= made else None
 
 
 KINDS = {
@@ -501,16 +517,17 @@ KINDS = {
 
 
 def city():
-    """From the city's run.json: minutes, and what is neither rendering, training, describing nor re-ranking. Of several seeds, the first: the
-    others are made in 08_conclusions, whose steps are left out then."""
-    path = ROOT / "results" / "city" / "run.json"
-    record = json.loads(path.read_text())
-    parts = record.get("notebooks", {})
-    if not {"data", "models", "descriptors", "pairs"} <= {
-        step for part in parts.values() for step in part
-    }:
-        print("city: its last run found its steps made: remove results/cache and call ./run_all.sh")
+    """From the city's run.json: minutes, and what is neither rendering, training, describing nor
+    re-ranking.
+
+    Of several seeds, the first: the others are made in 08_conclusions, whose steps are left out
+    then.
+    """
+    record = whole_run("city")
+    if record is None:
+        print("city: its last run found steps made: remove runs/cache and call ./run_all.sh")
         return
+    parts = record["notebooks"]
     several = len(record["seeds"]) > 1
     steps = {
         kind: sum(
@@ -555,7 +572,9 @@ def city():
 
 
 def rendering():
-    """A database of a district from nothing, on one core: the district with its textures, the photos, JPEG files."""
+    """A database of a district from nothing, on one core: the district with its textures, the
+    photos, JPEG files.
+    """
     plan, found, spent = Plan(size=128, seed=97), [], {}
 
     def timed(name, work):
@@ -575,14 +594,13 @@ def rendering():
         "_write": "JPEG, file",
     }
     with tempfile.TemporaryDirectory() as folder, MonkeyPatch.context() as patch:
-        _database_part(
-            replace(plan, heading_step=360), "val", 1, Path(folder)
-        )  # compiles, or reads what was compiled
+        # compiles, or reads what was compiled
+        rendered._database_part(replace(plan, heading_step=360), "val", 1, Path(folder))
         for name, words in parts.items():
             patch.setattr(rendered, name, timed(words, getattr(rendered, name)))
         for number in range(3):
             began = time.process_time()
-            count = _database_part(plan, "val", number, Path(folder))
+            count = rendered._database_part(plan, "val", number, Path(folder))
             found.append(1000 * (time.process_time() - began) / count)
     each, words = (
         float(np.median(found)),
@@ -601,27 +619,26 @@ def rendering():
 
 
 def precisions():
-    """bf16 where the study uses it, against float32: R@1 on all validation and test queries, with the exact paired test."""
-    one, found = study(), {}
-    sets = {"sf-xs val": one.val, "sf-xs": one.sets["sf-xs"], "tokyo-xs": one.sets["tokyo-xs"]}
+    """bf16 where the study uses it, against float32: R@1 on all validation and test queries, with
+    the exact paired test.
+    """
+    one = study()
+    tests = [one.data.test_sets[name] for name in ("sf-xs", "tokyo-xs")]
 
     def right(model):
         hits, first = [], []
-        for data in sets.values():
-            predictions = search(
-                *(
-                    describe(model, list(table["path"]), SIZE)
-                    for table in (data.database, data.queries)
-                ),
-                1,
-            )[0]
+        for data in (one.data.val, *tests):
+            database, queries = (
+                describe(model, photos.paths, SIZE) for photos in (data.database, data.queries)
+            )
+            predictions = search(database, queries, 1)[0]
             hits.append(first_hit(predictions, data.positives) == 0)
             first.append(predictions[:, 0])
         return np.concatenate(hits), np.concatenate(first)
 
     def compare(what, low, full, note=""):
         (a, first), (b, other) = low, full
-        p = paired_test(a, b)
+        p, same = paired_test(a, b), 100 * np.mean(first == other)
         return row(
             what,
             100 * a.mean(),
@@ -629,67 +646,43 @@ def precisions():
             "R@1, %",
             p,
             0.05,
-            note=f"ratio is p; first predictions the same: {100 * np.mean(first == other):.1f} %{note}",
+            note=f"ratio is p; first predictions the same: {same:.1f} %{note}",
         )
 
     for backbone in ("resnet18", "efficientnet_v2_s"):
         model = city_model(backbone)
-        with torch.autocast(device().type, torch.bfloat16):
+        with autocast(device(), "bf16"):
             low = right(model)
         yield compare(f"describing in bf16 (not used), {backbone}", low, right(model))
-    recipe, paths = (
-        replace(one.recipe("CosFace"), precision="float32"),
-        one.train_table["path"].to_numpy(),
-    )
-    rows = batches(
-        one.train_table["label"].to_numpy(),
-        recipe.batch_size,
-        0,
-        recipe.epochs * recipe.iterations,
-        recipe.seed,
-    )
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        train(
-            recipe,
-            one.train_table,
-            one.validate,
-            Path(folder),
-            lambda model, first: live_views(model, paths, rows, SIZE, recipe.seed, first),
-        )
-        full = (
-            load_weights(build("resnet18"), Path(folder, "model.safetensors"))
-            .eval()
-            .to(device(), memory_format=torch.channels_last)
-        )
-    if one.recipe("CosFace").precision == "bf16":
+    if precision() == "bf16":
+        recipe, classes = recipe_of(one.profile, "CosFace", "float32"), one.data.classes
+        paths, total = np.array(classes.photos.paths), recipe.epochs * recipe.iterations
+        rows = batches(classes.labels, recipe.batch_size, 0, total, recipe.seed)
+        with tempfile.TemporaryDirectory() as folder, quiet():
+            train_extractor(
+                recipe,
+                CITY_WEIGHTS / "resnet18.safetensors",
+                classes,
+                one.descriptions.validate,
+                Path(folder),
+                lambda model, first: live_views(model, paths, rows, SIZE, recipe.seed, first),
+            )
+            full = load(Path(folder, "model.safetensors"), "resnet18")
         yield compare(
             "training in bf16, CosFace",
-            right(one.model("CosFace")),
+            right(one.load(one.train("CosFace"))),
             right(full),
             "; another training, not the same in bits",
         )
-    local, regression = one.warp_model("GeoWarp")
+    trained, _, warping_model = warping()
     hits = {}
     for numbers in ("bf16", "float32"):
         hits[numbers] = [[], []]
-        for name in ("sf-xs", "tokyo-xs"):
-            data, result = one.sets[name], one.result(Evaluation("GeoWarp"), name)
-            pairs = np.array(
-                [
-                    (q, image)
-                    for q, images in enumerate(result.predictions[:, :5].tolist())
-                    for image in images
-                ]
-            )
-            scores = pair_scores(
-                local,
-                regression,
-                list(data.queries["path"]),
-                list(data.database["path"]),
-                pairs,
-                SIZE,
-                precision=numbers,
-            )
+        for data in tests:
+            result, paths = one.search(trained, data), (data.queries.paths, data.database.paths)
+            pairs = first_pairs(result.predictions, 5)
+            places = (warping_model.local, warping_model.regression, *paths, pairs, SIZE)
+            scores = pair_scores(*places, precision=numbers)
             order = rerank(result.predictions, scores.reshape(-1, 5), 5)[0]
             hits[numbers][0].append(first_hit(order, data.positives) == 0)
             hits[numbers][1].append(order[:, 0])
@@ -698,25 +691,18 @@ def precisions():
 
 
 def growth():
-    """Seconds at growing counts, the best of three; growth.csv and its slopes in a log-log plot: 1 is linear."""
-    data, result = study().sets["sf-xs"], study().result(Evaluation("GeoWarp"), "sf-xs")
-    model, (local, regression) = city_model("resnet18"), study().warp_model("GeoWarp")
-    photos, queries, database = (
-        some(list(study().train_table["path"]), 1280),
-        list(data.queries["path"]),
-        list(data.database["path"]),
-    )
+    """Seconds at growing counts, the best of three: growth.csv, and slopes in a log-log plot, where
+    1 is linear.
+    """
+    _, result, warping_model = warping()
+    model, photos = city_model("resnet18"), some(training_paths(), 1280)
+    queries, database = result.dataset.queries.paths, result.dataset.database.paths
     known = describe(model, database, SIZE)
 
     def compared(count, k):
-        pairs = np.array(
-            [
-                (q, image)
-                for q, images in enumerate(result.predictions[:count, :k].tolist())
-                for image in images
-            ]
-        )
-        return pair_scores(local, regression, queries, database, pairs, SIZE, precision=precision())
+        pairs = first_pairs(result.predictions[:count], k)
+        places = (warping_model.local, warping_model.regression, queries, database, pairs, SIZE)
+        return pair_scores(*places, precision=precision())
 
     def answered(count):
         search(known, describe(model, queries[:count], SIZE), K)
@@ -770,13 +756,12 @@ def growth():
 
 
 def folded(model):
-    """A copy of the model with every BatchNorm of its backbone folded into the convolution before it."""
+    """A copy of the model whose BatchNorms are folded into the convolutions before them."""
     model = copy.deepcopy(model)
     for block in list(model.backbone.modules()):
         names = list(block._modules)
-        for name, after in zip(
-            names, names[1:]
-        ):  # in both backbones children stand in the order in which they run
+        # in both backbones children stand in the order in which they run
+        for name, after in zip(names, names[1:]):
             layer, norm = block._modules[name], block._modules[after]
             if isinstance(layer, torch.nn.Conv2d) and isinstance(norm, torch.nn.BatchNorm2d):
                 block._modules[name], block._modules[after] = (
@@ -787,7 +772,9 @@ def folded(model):
 
 
 def gains():
-    """Ideas that were measured and not built, into gains.csv; `training` and `reranking` write there what was."""
+    """Ideas that were measured and not built, into gains.csv; `training` and `reranking` write
+    there what was built.
+    """
     images = torch.randn(BATCH, 3, SIZE, SIZE, device=device()).contiguous(
         memory_format=torch.channels_last
     )
@@ -799,10 +786,7 @@ def gains():
         spent = {event.key: event.self_cpu_time_total for event in profiled.key_averages()}
         share = spent["aten::native_batch_norm"] / sum(spent.values())
         for numbers in ("float32", "bf16"):
-            with (
-                torch.inference_mode(),
-                torch.autocast(device().type, torch.bfloat16, enabled=numbers == "bf16"),
-            ):
+            with torch.inference_mode(), autocast(device(), numbers):
                 measured = turns(lambda: fold(images), lambda: model(images), 15)[2]
             gain(
                 f"BatchNorm folded into convolutions, {backbone}, {numbers} (not built)",
@@ -810,7 +794,7 @@ def gains():
                 measured,
                 "its share of a float32 pass",
             )
-    model, photos = city_model("resnet18"), some(list(study().train_table["path"]), 320)
+    model, photos = city_model("resnet18"), some(training_paths(), 320)
     describe(model, photos[:BATCH], SIZE)
     whole = min(
         seconds(lambda: [describe(model, photos, SIZE, scale) for scale in SCALES])
@@ -845,29 +829,29 @@ BENCHMARKS = {
 
 
 def merge(name, new, replaced):
-    """Puts rows into a CSV of results/benchmarks in place of those of the same `what`, and of what is replaced."""
-    path = FOLDER / f"{name}.csv"
+    """Puts rows into a CSV in place of those of the same `what`, and of what is replaced."""
+    path = RESULTS / f"{name}.csv"
     if path.exists():
         before = pd.read_csv(path)
         new = pd.concat(
             [before[~before["what"].isin([*new["what"], *replaced])], new], ignore_index=True
         )
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    RESULTS.mkdir(exist_ok=True)
     new.to_csv(path, index=False)
 
 
+@style()
 def draw():
     """figures/speed.png and .svg from speed.csv and growth.csv."""
     import matplotlib.pyplot as plt
 
-    report.style()
-    known = pd.read_csv(FOLDER / "speed.csv")
+    known = pd.read_csv(RESULTS / "speed.csv")
     known = known[known["ratio"].notna() & ~known["unit"].isin(["slope", "R@1, %"])]
     high = known["goal is"] == "at least"
     reached = np.minimum(
         np.where(high, known["ratio"] / known["goal"], known["goal"] / known["ratio"]), 4
     )
-    grown = (FOLDER / "growth.csv").exists()
+    grown = (RESULTS / "growth.csv").exists()
     figure, axes = plt.subplots(
         1,
         1 + grown,
@@ -876,7 +860,7 @@ def draw():
         squeeze=False,
     )
     left, right = axes[0, 0], axes[0, -1]
-    colours = [report.RIGHT if met == "yes" else report.WRONG for met in known["met"]]
+    colours = [RIGHT if met == "yes" else WRONG for met in known["met"]]
     left.hlines(range(len(known)), 1, reached, color=colours, linewidth=3)
     left.scatter(reached, range(len(known)), color=colours, zorder=3)
     left.axvline(1, color="0.3", linewidth=1)
@@ -888,7 +872,8 @@ def draw():
     left.set_yticks(
         range(len(known)),
         [
-            f"{r.what}: {round(r.ratio, 2) if r.ratio < 100 else round(r.ratio)}{unit} ({'≥' if unit else '≤'} {r.goal:g})"
+            f"{r.what}: {round(r.ratio, 2 if r.ratio < 100 else None)}{unit} "
+            f"({'≥' if unit else '≤'} {r.goal:g})"
             for r, unit in zip(known.itertuples(), units)
         ],
         fontsize=8,
@@ -900,7 +885,7 @@ def draw():
     )
     left.grid(axis="y", visible=False)
     if grown:
-        for what, part in pd.read_csv(FOLDER / "growth.csv").groupby("what", sort=False):
+        for what, part in pd.read_csv(RESULTS / "growth.csv").groupby("what", sort=False):
             x, y = part["count"] / part["count"].iloc[0], part["seconds"] / part["seconds"].iloc[0]
             right.plot(x, y, "o-", label=f"{what}: slope {part['slope'].iloc[0]:.2f}")
         right.plot([1, 20], [1, 20], "--", color="0.5", label="linear")
@@ -913,7 +898,8 @@ def draw():
         )
         right.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18))
     figure.tight_layout()
-    report.write_figure(FOLDER, "speed", figure)
+    for suffix in ("png", "svg"):
+        figure.savefig(RESULTS / f"figures/speed.{suffix}", dpi=150, bbox_inches="tight")
     plt.close(figure)
 
 
@@ -925,8 +911,9 @@ def main(names):
         began = time.perf_counter()
         for line in BENCHMARKS[name]():
             print(
-                f"{name}: {line['what']}: {line['ours']} against {line['against']} {line['unit']}, ratio {line['ratio']} "
-                f"({line['goal is']} {line['goal']}: {line['met']}) {line['note']}",
+                f"{name}: {line['what']}: {line['ours']} against {line['against']} "
+                f"{line['unit']}, ratio {line['ratio']} ({line['goal is']} {line['goal']}: "
+                f"{line['met']}) {line['note']}",
                 flush=True,
             )
             merge("speed", pd.DataFrame([line]), [])
