@@ -178,7 +178,7 @@ def train(one, streets, folder, validate=None, stop=None, **options):
 @pytest.fixture(scope="module")
 def uninterrupted(streets, tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted")
-    assert train(recipe(), streets, folder) == list(range(10))
+    assert train(recipe(), streets, folder, pace=Pace(3)) == list(range(10))
     return folder
 
 
@@ -274,8 +274,8 @@ def test_a_training_killed_while_it_writes_goes_on(streets, uninterrupted, tmp_p
 
 @pytest.mark.parametrize(
     "scores, best",
-    [([40, 70, 70], 1), ([80, 70, 80], 0), ([50, 50, 50], 0), ([0, 10, 20], 2)],
-    ids=["an epoch", "the start", "all equal", "the last"],
+    [([40, 70, 70], 1), ([80, 70, 80], 0), ([50, 50, 50], 0)],
+    ids=["an epoch", "the start", "all equal"],
 )
 def test_what_validates_best_is_kept(streets, tmp_path, scores, best):
     """The start is a candidate; of equals, the earlier is kept."""
