@@ -12,9 +12,9 @@ from operator import itemgetter
 from typing import Any
 
 import matplotlib
-import matplotlib.style
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import torch
 from cycler import cycler
 from matplotlib.axes import Axes
@@ -42,7 +42,7 @@ RIGHT, WRONG = "#0072B2", "#D55E00"
 COLOURS = (RIGHT, WRONG, "#009E73", "#CC79A7", "#333333")
 DASHES, MARKERS = ("-", "--", "-.", ":", "-"), "os^DP"
 STYLE = {
-    **matplotlib.style.library["seaborn-v0_8-whitegrid"],
+    **sns.axes_style("whitegrid"),
     "axes.prop_cycle": cycler(color=COLOURS) + cycler(linestyle=DASHES),
     "font.size": 11,
     "axes.titlesize": 12,
