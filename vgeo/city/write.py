@@ -178,7 +178,7 @@ def write_city(plan: Plan, root, progress: bool = True, processes: int | None = 
             more = total, districts, kinds
             jobs.append((write_part, database_photos, database, plan, part, k))
             jobs.append((write_part, query_photos, queries, plan, part, k, *more))
-    for k in range(2):
+    for k in range(min(2, plan.night_target)):
         more = plan.night_target, 2, ("night",)
         jobs.append((write_part, query_photos, target, plan, "target", k, *more))
     run_jobs(jobs, "rendering the city", progress, processes)
