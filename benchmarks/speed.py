@@ -22,6 +22,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import cv2
 import faiss
 import numpy as np
 import pandas as pd
@@ -32,6 +33,7 @@ from pytest import MonkeyPatch
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.flop_counter import FlopCounterMode
 
+from vgeo.city import district
 from vgeo.city import write as rendered
 from vgeo.city.plan import Plan
 from vgeo.device import autocast, device, precision
@@ -588,24 +590,23 @@ def rendering():
         return call
 
     parts = {
-        "_district": "the district and its textures",
-        "render": "rays",
-        "develop": "exposure, noise",
-        "_write": "JPEG, file",
+        (rendered, "_district"): "the district and its textures",
+        (district, "render"): "rays",
+        (district, "develop"): "exposure, noise",
+        (cv2, "imencode"): "JPEG",
     }
     with tempfile.TemporaryDirectory() as folder, MonkeyPatch.context() as patch:
+        job = (rendered.database_photos, Path(folder))
         # compiles, or reads what was compiled
-        rendered._database_part(replace(plan, heading_step=360), "val", 1, Path(folder))
-        for name, words in parts.items():
-            patch.setattr(rendered, name, timed(words, getattr(rendered, name)))
+        rendered.write_part(*job, replace(plan, heading_step=360), "val", 1)
+        for (module, name), words in parts.items():
+            patch.setattr(module, name, timed(words, getattr(module, name)))
         for number in range(3):
             began = time.process_time()
-            count = rendered._database_part(plan, "val", number, Path(folder))
+            count = rendered.write_part(*job, plan, "val", number)
             found.append(1000 * (time.process_time() - began) / count)
-    each, words = (
-        float(np.median(found)),
-        ", ".join(f"{name} {1000 * value / (3 * count):.1f}" for name, value in spent.items()),
-    )
+    each = float(np.median(found))
+    words = ", ".join(f"{name} {1000 * value / (3 * count):.1f}" for name, value in spent.items())
     yield row(
         "rendering a 128-pixel photo, one core",
         each,

@@ -394,7 +394,7 @@ def stall(seconds):
     return 1
 if __name__ == "__main__":
     from vgeo import __main__
-    __main__._data = lambda options: write._run([(stall, 600)] * 3, "rendering", False)
+    __main__._data = lambda options: write.run_jobs([(stall, 600)] * 3, "rendering", False)
     __main__.main(["data"])
 """
 STOPPED = "vgeo: stopped; the same command goes on from here"
