@@ -163,7 +163,7 @@ def learning_curves(
         aside = 0.012 * last * (k - (len(logs) - 1) / 2)  # so that no bar hides another
         right.errorbar(epochs["iteration"] + aside, rows["value"], error_bars(rows), lw=1.5, **look)
     left.set(xlabel="iteration", ylabel="training loss")
-    left.set_ylim(0, 1.1 * left.dataLim.y1)
+    _from_zero(left)
     right.set(xlabel="iteration", ylabel="validation R@1, %", title=f"n = {queries}")
     legend_below(figure, left)
     alt = (
@@ -235,6 +235,7 @@ def discriminator_accuracy(log: pd.DataFrame) -> Drawing:
     rows = log.dropna(subset="domain_accuracy")
     axis.plot(rows["iteration"], 100 * rows["domain_accuracy"], "o-", ms=4, label="told right")
     axis.axhline(50, color="0.4", linestyle="--", label="chance")
+    _from_zero(axis)
     axis.set(xlabel="iteration", ylabel="domains told right, %", ylim=(0, 103))
     legend_below(figure, axis)
     alt = (
@@ -253,7 +254,7 @@ def geowarp_training(log: pd.DataFrame) -> Drawing:
         rows = log.dropna(subset=name)
         axis.plot(rows["iteration"], rows[name], marker="o", ms=4)
         axis.set(title=f"{name.replace('_', '-')} loss", xlabel="iteration")
-        axis.set_ylim(0, 1.1 * axis.dataLim.y1)
+        _from_zero(axis)
     axes[0].set_ylabel("loss")
     words = _listed([name.replace("_", "-") for name in names])
     alt = f"{len(names)} line charts against the iteration: {words} loss."
@@ -624,6 +625,11 @@ def _beside(axis: Axes, rows: pd.DataFrame, at, k: int, words="", upright=False,
     else:
         axis.errorbar(ours, at, xerr=error_bars(rows), **look)
         axis.plot(theirs, at, "D", **published)
+
+
+def _from_zero(axis: Axes) -> None:
+    """Lets both axes begin at 0 and end a little beyond the data."""
+    axis.set(xlim=(0, 1.05 * axis.dataLim.x1), ylim=(0, 1.1 * axis.dataLim.y1))
 
 
 def legend_below(figure: Figure, axis: Axes, columns: int = 4) -> None:
