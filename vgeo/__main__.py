@@ -23,6 +23,13 @@ def main(arguments: list[str] | None = None) -> None:
         reason = f"{error.filename or 'a file'}: {error.strerror or error}"
         advice = "free some space, or correct the folder or its permissions"
         sys.exit(f"vgeo: {printable(f'{reason}: {advice}')}")
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.split(".")[0] == "vgeo":
+            raise
+        sys.exit(
+            f"vgeo: this command needs {error.name}, which `pip install .` alone does not bring: "
+            "call pip install '.[study]' in a clone"
+        )
     except KeyboardInterrupt:
         sys.exit("vgeo: stopped; the same command goes on from here")
 

@@ -9,6 +9,7 @@ from vgeo import __main__
 from vgeo.__main__ import main
 from vgeo.errors import VgeoError
 
+EXTRAS = ("matplotlib", "seaborn", "IPython", "kornia", "cv2", "numba", "papermill", "nbformat")
 COMMANDS = ("run", "train", "evaluate", "data", "pretrain", "convert", "locate", "release")
 
 
@@ -78,6 +79,11 @@ print("heavy:", {{"torch", "pandas", "numpy", "matplotlib"}} & set(sys.modules))
             "vgeo: a\\nb: No space left on device: free some space, or correct the folder or its "
             "permissions",
         ),
+        (
+            ModuleNotFoundError("No module named 'papermill'", name="papermill"),
+            "vgeo: this command needs papermill, which `pip install .` alone does not bring: call "
+            "pip install '.[study]' in a clone",
+        ),
         (KeyboardInterrupt(), "vgeo: stopped; the same command goes on from here"),
     ],
 )
@@ -97,6 +103,22 @@ def test_of_several_processes_the_first_alone_speaks(monkeypatch, capsys):
         assert capsys.readouterr().out == said
     print("again")  # the output is given back
     assert capsys.readouterr().out == "again\n"
+
+
+@pytest.mark.slow
+def test_locate_runs_without_the_packages_of_the_extras(photos, tmp_path):
+    """As after a plain `pip install .`: what only the extras bring can't be imported."""
+    code = f"""
+import sys
+from vgeo.__main__ import main
+for name in {EXTRAS}:
+    sys.modules[name] = None
+main(["locate", *sys.argv[1:]])
+"""
+    known, queries = photos / "sf-xs/test/database", photos / "sf-xs/test/queries_v1"
+    words = [str(known), str(queries), "--out", str(tmp_path / "located")]
+    subprocess.run([sys.executable, "-P", "-c", code, *words], check=True, capture_output=True)
+    assert len((tmp_path / "located/locations.csv").read_text().splitlines()) == 1 + 5
 
 
 def test_data_says_what_it_is(photos, capsys):
