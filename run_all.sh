@@ -59,7 +59,7 @@ run() {
     case $said in
         *"o space left"* | *"isk quota"* | *"os error 28)"*)
             die "a disk is full (of $venv, of the installer's cache or of ${TMPDIR:-/tmp}): free 8 GB, then call again" ;;
-        *onnection* | *"onnect error"* | *"rror sending request"* | *"dns error"* | *"name resolution"* | *"imed out"*)
+        *onnection* | *"from versions: none"* | *"onnect error"* | *"rror sending request"* | *"dns error"* | *"name resolution"* | *"imed out"*)
             die "the package registry can't be reached: check the network, the proxy (HTTPS_PROXY) or the mirror" \
                 "(UV_DEFAULT_INDEX with uv, PIP_INDEX_URL with pip), then call again" ;;
         *ensurepip*)
