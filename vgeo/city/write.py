@@ -47,9 +47,6 @@ class Photo:
     note: str = ""
 
 
-Photos = Iterator[Photo]
-
-
 def _stream(seed, *key):
     """A random generator from the plan's seed and the names and numbers of an image."""
     numbers = (zlib.crc32(k.encode()) if isinstance(k, str) else k for k in key)
@@ -68,7 +65,7 @@ def _district(plan, part, number):
     return District(seed, STYLES.get(part) or random_style(rng), 1, plan.size * TEXELS)
 
 
-def training_photos(plan: Plan, part: str, number: int) -> Photos:
+def training_photos(plan: Plan, part: str, number: int) -> Iterator[Photo]:
     """All classes of one CosPlace group.
 
     Their cells of 10 m lie every 50 m, their headings in every second bin of 30 degrees.
@@ -88,7 +85,7 @@ def training_photos(plan: Plan, part: str, number: int) -> Photos:
                 yield Photo(image, camera, month, pano)
 
 
-def database_photos(plan: Plan, part: str, number: int) -> Photos:
+def database_photos(plan: Plan, part: str, number: int) -> Iterator[Photo]:
     """The crops of a car's panoramas, each panorama of one lane, day and light."""
     district = _district(plan, part, number)
     for index, (x, y, north) in enumerate(panoramas(district.blocks)):
@@ -103,7 +100,9 @@ def database_photos(plan: Plan, part: str, number: int) -> Photos:
             yield Photo(image, camera, month, f"{part}{number}p{index:03d}", str(tile))
 
 
-def query_photos(plan: Plan, part: str, number: int, total: int, districts: int, kinds) -> Photos:
+def query_photos(
+    plan: Plan, part: str, number: int, total: int, districts: int, kinds
+) -> Iterator[Photo]:
     """A phone's photos of the places number, number + districts, ... below total.
 
     Each place is photographed once in each kind of light (a key of LIGHTS).
@@ -123,7 +122,7 @@ def query_photos(plan: Plan, part: str, number: int, total: int, districts: int,
 
 
 def write_part(
-    photos: Callable[..., Photos], folder: Path, plan: Plan, part: str, number: int, *more
+    photos: Callable[..., Iterator[Photo]], folder: Path, plan: Plan, part: str, number: int, *more
 ) -> int:
     """Writes photos(plan, part, number, *more), those of one district, as JPEG; returns how many.
 
