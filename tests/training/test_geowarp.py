@@ -388,7 +388,7 @@ def photographed_facades():
     furniture = (district.furniture, district.signs, district.slots)
     district.furniture, district.signs, district.slots = (rows[:0] for rows in furniture)
     up = (0.0, 0.0, 1.0)
-    light = Light((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), up, up, up, 0.0, cloud=0, noise=0)
+    light = Light((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), up, up, up, 0.0, cloud=0.0, noise=0.0)
     size = 96
     for wall in district.scene.walls[::3]:  # a front and two sides for each house
         start, end, height = wall["left"], wall["right"], min(wall["height"], 7.0)
