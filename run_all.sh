@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Sets up .venv where that is needed, then runs a profile of the study. Works from a bare clone and from any folder.
+# Sets up .venv where that is needed, then runs a profile of the study.
+# Works from a bare clone and from any folder.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
@@ -32,8 +33,13 @@ has_gpu() { nvidia-smi -L > /dev/null 2>&1; }
 
 is_recent() { "$1" -I -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; }
 
-# What a set-up depends on: the folder (an editable install holds its path), Python and the two lists of dependencies.
-inputs() { echo "$root $("$venv/bin/python" -I --version) $(cat "$root/pyproject.toml" "$root/constraints.txt" | cksum)"; }
+# What a set-up depends on: the folder (an editable install holds its path), Python and the two
+# lists of dependencies.
+inputs() {
+    local lists
+    lists=$(cat "$root/pyproject.toml" "$root/constraints.txt" | cksum)
+    echo "$root $("$venv/bin/python" -I --version) $lists"
+}
 
 # CPU wheels on a machine that now has a GPU are outdated. CUDA wheels also run without a GPU.
 up_to_date() {
@@ -48,36 +54,49 @@ find_python() {
     for python in python3.13 python3.12 python3.11 python3 python; do
         if is_recent "$python"; then return; fi
     done
-    die "needs Python 3.11 or later, and found none: install it from python.org, with your system's packages or with" \
-        "'uv python install 3.13', then call again"
+    die "needs Python 3.11 or later, and found none: install it from python.org, with your" \
+        "system's packages or with 'uv python install 3.13', then call again"
 }
 
-# Runs one command of the set-up and shows what it prints. Ends with one line for the usual reasons of a failure.
+# Runs one command of the set-up and shows what it prints.
+# Ends with one line for the usual reasons of a failure.
 run() {
     local said
     if said=$("$@" 2>&1 | awk '{ print; print > "/dev/stderr"; fflush() }'); then return; fi
     case $said in
         *"o space left"* | *"isk quota"* | *"os error 28)"*)
-            die "a disk is full (of $venv, of the installer's cache or of ${TMPDIR:-/tmp}): free 8 GB, then call again" ;;
-        *onnection* | *"from versions: none"* | *"onnect error"* | *"rror sending request"* | *"dns error"* | *"name resolution"* | *"imed out"*)
-            die "the package registry can't be reached: check the network, the proxy (HTTPS_PROXY) or the mirror" \
-                "(UV_DEFAULT_INDEX with uv, PIP_INDEX_URL with pip), then call again" ;;
+            die "a disk is full (of $venv, of the installer's cache or of ${TMPDIR:-/tmp}):" \
+                "free 8 GB, then call again" ;;
+        *onnection* | *"onnect error"* | *"rror sending request"* | *"dns error"* | \
+            *"name resolution"* | *"imed out"* | *"from versions: none"*)
+            die "the package registry can't be reached: check the network, the proxy" \
+                "(HTTPS_PROXY) or the mirror (UV_DEFAULT_INDEX with uv, PIP_INDEX_URL with pip)," \
+                "then call again" ;;
         *ensurepip*)
-            die "this Python can't make environments: install python3-venv (Debian, Ubuntu) or uv, then call again" ;;
+            die "this Python can't make environments: install python3-venv (Debian, Ubuntu)" \
+                "or uv, then call again" ;;
         *) die "the set-up failed for the reason above: correct that, then call again" ;;
     esac
 }
 
+index_answers() {
+    timeout 4 "$python" -c "
+import urllib.request as r
+r.urlopen(r.Request('$cpu_index/torch/', method='HEAD'))" 2> /dev/null
+}
+
 set_up() {
     local began=$SECONDS install index wheels=
-    if [ "$(cat "$stamp" 2> /dev/null)" = unfinished ] || { has_gpu && grep -q ' cpu$' "$stamp" 2> /dev/null; }; then
-        rm -rf "$venv" # was stopped half-way, or has CPU wheels beside a GPU
-    fi
+    case $(cat "$stamp" 2> /dev/null) in
+        unfinished) rm -rf "$venv" ;; # was stopped half-way
+        *" cpu") if has_gpu; then rm -rf "$venv"; fi ;;
+    esac
     if is_recent "$venv/bin/python"; then
         python=$venv/bin/python
     else
         if [ -e "$venv" ] && [ ! -e "$stamp" ]; then
-            die "$venv was not made by this script and has no Python 3.11 or later: remove it, then call again"
+            die "$venv was not made by this script and has no Python 3.11 or later: remove it," \
+                "then call again"
         fi
         find_python
         rm -rf "$venv"
@@ -88,16 +107,17 @@ set_up() {
     if uv --version > /dev/null 2>&1; then
         say "sets up .venv with uv (about a minute, once)"
         [ -e "$venv/bin/python" ] || run uv venv --quiet --allow-existing --python "$python" "$venv"
-        install=(uv pip install --compile-bytecode --python "$venv/bin/python") index=--default-index
+        install=(uv pip install --compile-bytecode --python "$venv/bin/python")
+        index=--default-index
     else
         say "sets up .venv with pip (a few minutes, once)"
         [ -e "$venv/bin/pip" ] || run "$python" -m venv "$venv"
-        install=("$venv/bin/python" -m pip --disable-pip-version-check install --prefer-binary) index=--index-url
+        install=("$venv/bin/python" -m pip --disable-pip-version-check install --prefer-binary)
+        index=--index-url
     fi
 
-    # Without a GPU, PyTorch's CPU wheels save 5 GB. Nothing else is looked up in PyTorch's own index.
-    if [ "$(uname -s)" = Linux ] && ! has_gpu && timeout 4 "$python" -c \
-        "import urllib.request as r; r.urlopen(r.Request('$cpu_index/torch/', method='HEAD'))" 2> /dev/null; then
+    # Without a GPU, PyTorch's CPU wheels save 5 GB. Nothing else is looked up in PyTorch's index.
+    if [ "$(uname -s)" = Linux ] && ! has_gpu && index_answers; then
         mapfile -t pins < <(grep -E '^torch(vision)?==' constraints.txt)
         "${install[@]}" --no-deps "$index" "$cpu_index" "${pins[@]}" >&2 && wheels=' cpu'
     fi
@@ -113,7 +133,8 @@ done
 python=${VGEO_PYTHON:-$venv/bin/python}
 if [ -n "${VGEO_PYTHON:-}" ]; then
     "$python" -P -c 'import vgeo' || die "VGEO_PYTHON=$python can't import vgeo (see above): run" \
-        "$python -m pip install -c $root/constraints.txt -e '${root}[study,dev]', or leave VGEO_PYTHON unset"
+        "$python -m pip install -c $root/constraints.txt -e '${root}[study,dev]'," \
+        "or leave VGEO_PYTHON unset"
 elif ! up_to_date; then
     ( # one set-up at a time: a second call waits here and then finds it made
         if command -v flock > /dev/null; then flock 9; fi

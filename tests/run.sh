@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Sets up .venv where that is needed, checks style and types, then runs every test and every notebook in one pytest.
+# Sets up .venv where that is needed, checks style and types, then runs every test and every
+# notebook in one pytest.
 # Arguments go to pytest: tests/run.sh -m "not slow and not faults".
 set -euo pipefail
 
