@@ -109,6 +109,15 @@ def test_the_headline_is_computed_from_the_tables(results):
     assert Page(write_page(results)).text.count("12.3 (1.3–23.4) / 52.3") == 2
 
 
+def test_the_best_of_each_column_is_bold(page, folder):
+    assert "<strong>" not in page.text and "**" not in page.text
+    columns = 0
+    for path in folder.glob("tables/table_??.csv"):
+        table = pd.read_csv(path).dropna(subset="value")
+        columns += len(table[["dataset", "metric"]].drop_duplicates())
+    assert columns and [tag for tag, _ in page.elements].count("strong") > columns
+
+
 def test_the_headlines_are_rows_of_the_study():
     for _, table, condition in HEADLINES:
         assert condition in TABLES[table]

@@ -128,8 +128,8 @@ def _training(folder: Path, recalls: pd.DataFrame) -> str:
         for condition in ("starting weights", "CosFace")
     )
     moves = (trained["value"] - of_start["value"]).dropna()
-    each = _listed([f"{points:+.1f} on {dataset}" for dataset, points in moves.items()])
-    text += f"CosFace training moves the start's R@1 by {each} points; "
+    each = _listed([f"{points:+.1f} points on {dataset}" for dataset, points in moves.items()])
+    text += f"CosFace training moves the start's R@1 by {each}; "
     tests = _read(folder, "paired_losses")
     if tests is not None:
         wanted = {"condition": "CosFace", "against": "starting weights", "metric": "R@1"}

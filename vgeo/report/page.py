@@ -164,8 +164,13 @@ def _grid(table: pd.DataFrame) -> dict:
 def _wide(table: pd.DataFrame, reasons: Mapping[str, str] | None) -> dict:
     """A long table (`tables.COLUMNS`) as it is read, its **best** in bold, all else escaped."""
     view = tables.wide(table, reasons).fillna("").reset_index(names="")
-    bold = re.compile(r"\*\*(.+?)\*\*")
-    return _grid(view.map(lambda text: Markup(bold.sub(r"<strong>\1</strong>", escape(text)))))
+    grid, bold = _grid(view), re.compile(r"\*\*(.+?)\*\*")
+    for group in grid["groups"]:  # pandas would turn Markup into str
+        group["rows"] = [
+            [Markup(bold.sub(r"<strong>\1</strong>", escape(cell))) for cell in row]
+            for row in group["rows"]
+        ]
+    return grid
 
 
 def _table(folder: Path, name: str, caption: str, reasons: Mapping[str, str] | None = None) -> dict:
