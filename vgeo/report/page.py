@@ -165,9 +165,9 @@ def _wide(table: pd.DataFrame, reasons: Mapping[str, str] | None) -> dict:
     """A long table (`tables.COLUMNS`) as it is read, its **best** in bold, all else escaped."""
     view = tables.wide(table, reasons).fillna("").reset_index(names="")
     grid, bold = _grid(view), re.compile(r"\*\*(.+?)\*\*")
-    for group in grid["groups"]:  # pandas would turn Markup into str
+    for group in grid["groups"]:
         group["rows"] = [
-            [Markup(bold.sub(r"<strong>\1</strong>", escape(cell))) for cell in row]
+            [Markup(bold.sub(r"<strong>\1</strong>", str(escape(cell)))) for cell in row]
             for row in group["rows"]
         ]
     return grid
