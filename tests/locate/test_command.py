@@ -17,7 +17,7 @@ from vgeo.models.weights import save_weights
 # What only the study needs: `pip install .` does not install it.
 STUDY_ONLY = ("jupyter_core", "papermill", "matplotlib", "seaborn", "IPython", "nbformat")
 STUDY_ONLY += ("kornia", "numba", "cv2", "filelock", "mistune", "ipywidgets")
-# What `locate` may not use of ours, by DESIGN's order of the folders.
+# What `locate` may not use of ours, by the order of the folders.
 ABOVE = tuple(f"vgeo.{name}" for name in ("training", "city", "study", "report", "runner"))
 
 

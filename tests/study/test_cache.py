@@ -1,4 +1,4 @@
-"""A step is made once for a recipe and its code, found whole or made again, and told in the journal."""
+"""A step is made once for a recipe and its code, found whole or made again, and told."""
 
 import json
 import time
