@@ -85,7 +85,7 @@ def data_map(dataset: Dataset) -> Drawing:
 @style()
 def samples(photos: Mapping[str, Photos], count: int = 8) -> Drawing:
     """A row of photos, evenly spread, for each of {label: Photos}."""
-    figure, axes = panels(12.5, 1.45 * len(photos), len(photos), count)
+    figure, axes = panels(9, 1.05 * len(photos), len(photos), count)
     for row, (label, of_label) in zip(axes, photos.items(), strict=True):
         paths = of_label.paths
         for axis, k in zip(row, np.linspace(0, len(paths) - 1, count).astype(int), strict=True):
