@@ -69,7 +69,7 @@ def test_search_against_brute_force(study, photos, brightness):
     assert len(ranks) > 1  # there are right and wrong predictions
 
 
-@pytest.mark.parametrize("store", [0, 64])
+@pytest.mark.parametrize("store", [0, pytest.param(64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "method, side", [("avg", "database"), ("max", "query"), ("min", "both"), ("sum", "both")]
 )

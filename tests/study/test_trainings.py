@@ -16,6 +16,7 @@ def models_in(study):
     return sorted(path.parent.name for path in study.cache.root.glob("models/*/model.safetensors"))
 
 
+@pytest.mark.slow
 def test_a_training_is_made_once(study):
     tiny = study()
     model = tiny.train("CosFace")
