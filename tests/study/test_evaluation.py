@@ -44,7 +44,7 @@ def place_of(name):
     return [float(part) for part in name.split("@")[1:3]]
 
 
-@pytest.mark.parametrize("brightness", [1.0, 0.31])
+@pytest.mark.parametrize("brightness", [0.31, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_search_against_brute_force(study, photos, brightness):
     tiny, ranks = study(), set()
     model = tiny.start("resnet18")
@@ -71,7 +71,13 @@ def test_search_against_brute_force(study, photos, brightness):
 
 @pytest.mark.parametrize("store", [0, pytest.param(64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    "method, side", [("avg", "database"), ("max", "query"), ("min", "both"), ("sum", "both")]
+    "method, side",
+    [
+        ("avg", "database"),
+        ("max", "query"),
+        ("min", "both"),
+        pytest.param("sum", "both", marks=pytest.mark.slow),
+    ],
 )
 def test_multiscale_against_brute_force(study, photos, method, side, store):
     tiny = study(store_trunk=store)

@@ -404,6 +404,7 @@ def test_a_diverging_training_names_its_rate(streets, tmp_path, refused):
     assert not (tmp_path / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_bfloat16_is_used_where_the_recipe_says(streets, tmp_path):
     losses = []
     for precision in ("float32", "bf16"):
