@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -122,9 +123,40 @@ def test_rows_name_models_that_exist():
         assert row.brightness("sf-xs") == 1.0 and row.brightness("tokyo-night") == row.night
 
 
-def test_costs_belong_to_a_machine(monkeypatch):
-    here = costs.machine()
-    assert {"name", "processor", "cores", "gpu"} <= set(here) and json.dumps(here)
+def test_costs_belong_to_a_machine(monkeypatch, tmp_path):
+    recipes = []
+
+    def step(kind, label, recipe, make, code, together):
+        recipes.append(json.loads(json.dumps(recipe)))
+        (tmp_path / "costs.json").write_text('{"GRL training": 1.5}')
+        return tmp_path
+
+    dataset = SimpleNamespace(name="x", queries=SimpleNamespace(paths=[]), database=[0])
+    evaluations = SimpleNamespace(
+        profile=profile("smoke"),
+        trainings=SimpleNamespace(train=lambda name: SimpleNamespace(weights=name)),
+        data=SimpleNamespace(test_sets={"x": dataset}),
+        descriptions=SimpleNamespace(hash=lambda path: path),
+    )
+    cache = SimpleNamespace(step=step)
+    assert costs.measure_costs(evaluations, cache) == {"GRL training": 1.5}
+    costs.measure_costs(evaluations, cache)
+    assert recipes[0] == recipes[1] and {"name", "processor", "cores"} <= set(recipes[0]["machine"])
+    monkeypatch.setattr("platform.node", lambda: "another")
+    costs.measure_costs(evaluations, cache)
+    assert recipes[2] != recipes[0]
+
+
+def test_a_name_that_no_training_has(study, refused):
+    refused(lambda: study().train("CosFaces"), "'CosFaces'", "CosFace, SphereFace")
+
+
+def test_a_model_without_a_regression_cannot_rerank(study, refused):
+    tiny = study()
+    start = tiny.start("resnet18")
+    result = tiny.search(start, tiny.data.test_sets["sf-xs"])
+    refused(lambda: tiny.rerank(start, result), "start of resnet18", "GeoWarp")
+    refused(lambda: tiny.load_warp(start), "start of resnet18", "GeoWarp")
 
 
 def test_smoke_and_city_differ_from_the_paper_where_they_say(tmp_path):

@@ -25,7 +25,7 @@ from vgeo.study.data import Data
 from vgeo.study.descriptions import Descriptions, words
 from vgeo.study.profiles import Profile
 from vgeo.study.rows import Evaluation, Fusion, Row
-from vgeo.study.trainings import TrainedModel, Trainings
+from vgeo.study.trainings import TrainedModel, Trainings, regression_of
 
 SIDES = ("database", "query", "both")
 
@@ -233,8 +233,7 @@ class Evaluations:
         """{(query, database photo): similarity} of the pairs, and of all that were compared
         before.
         """
-        assert model.extra is not None
-        weights = [self.descriptions.hash(path) for path in (model.weights, model.extra)]
+        weights = [self.descriptions.hash(path) for path in (model.weights, regression_of(model))]
         known = self._similarities.setdefault((*weights, dataset.name, brightness, warped), {})
         missing = np.array(sorted(set(pairs) - known.keys()), np.int64).reshape(-1, 2)
         if len(missing) == 0:

@@ -12,6 +12,7 @@ import torch
 from tqdm.auto import tqdm
 
 from vgeo.device import device, numpy_stream, precision, share
+from vgeo.errors import VgeoError
 from vgeo.models.geowarp import Regression, local_features
 from vgeo.models.network import GeoModel, build, trunk_hash
 from vgeo.models.soups import average, greedy
@@ -66,6 +67,13 @@ class WarpModel:
     regression: Regression
 
 
+def regression_of(model: TrainedModel) -> Path:
+    """The safetensors of a model's warping regression. Raises VgeoError where it has none."""
+    if model.extra is None:
+        raise VgeoError(f"{model.name}: has no warping regression: use a training with GeoWarp")
+    return model.extra
+
+
 class Trainings:
     """Trains each model of `rows.TRAININGS` once for every seed.
 
@@ -88,9 +96,15 @@ class Trainings:
         self._trunks: dict[str, str] = {}  # a backbone's `trunk_hash`
 
     def train(self, name: str, seed: int = 0) -> TrainedModel:
-        """A training of `rows.TRAININGS`, or one of the soups GREEDY and UNIFORM."""
+        """A training of `rows.TRAININGS`, or one of the soups GREEDY and UNIFORM.
+
+        Raises VgeoError for another name.
+        """
         if name in (GREEDY, UNIFORM):
             return self.soup(LOSSES if name == UNIFORM else self.greedy(seed), seed, name=name)
+        if name not in TRAININGS:
+            names = ", ".join([*TRAININGS, GREEDY, UNIFORM])
+            raise VgeoError(f"no training is called {name!r}: use one of {names}")
         if (name, seed) not in self._models:
             row = TRAININGS[name]
             technique = row.technique(self.profile, self.data) if row.technique else None
@@ -121,11 +135,11 @@ class Trainings:
 
     def load_warp(self, model: TrainedModel) -> WarpModel:
         """The local features and the warping regression of a training with GeoWarp."""
+        path = regression_of(model)
         extractor, stages = load(model.weights, model.backbone), self.profile.geowarp.stages
-        assert model.extra is not None
-        state = read_weights(model.extra)
+        state = read_weights(path)
         state = {name.removeprefix("regression."): tensor for name, tensor in state.items()}
-        regression = load_state(Regression(), state, model.extra).to(device()).eval()
+        regression = load_state(Regression(), state, path).to(device()).eval()
 
         def local(images: torch.Tensor) -> torch.Tensor:
             return local_features(extractor.features(images, stages[model.backbone]))
