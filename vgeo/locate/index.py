@@ -33,13 +33,12 @@ RADIUS = 25.0  # metres: an answer nearer than this is right
 # SHORTLIST and REACH were chosen on validation photos, see benchmarks/results/locate_choices.csv.
 SHORTLIST = 20  # photos, the nearest by descriptor, whose local features are compared
 REACH = 3  # cells of the 15 x 15 grid by which a detail may lie elsewhere in the other photo
-SHOWN = 5  # matches that are shown, and that the feature "agreement" looks at
+SHOWN = 5  # matches that are shown, and that the third feature looks at
 SAME_PLACE = 2.0  # metres: photos of one month that are so near each other show one moment
 HELD_OUT = 1000  # photos, at most, that the confidence is fitted to
-# Right answers, and wrong ones, that a fit of the confidence needs: 7 for each of FEATURES
-# (Vittinghoff and McCulloch, Relaxing the Rule of Ten Events per Variable, 2007).
+# Right answers, and wrong ones, that a fit of the confidence needs: 7 for each of its three
+# features (Vittinghoff and McCulloch, Relaxing the Rule of Ten Events per Variable, 2007).
 ENOUGH = 20
-FEATURES = ("similarity", "lead", "agreement")
 PUBLISHED_SIZE = 512  # pixels: the image size of weights without a recipe, such as CosPlace's
 SHIPPED = Path(__file__).parent / "calibration.json"  # written by benchmarks/locate.py
 DESCRIBING = ("vgeo.models.network", "vgeo.models.geowarp", "vgeo.photos.images")

@@ -15,7 +15,6 @@ AUTHORS = "Alessio Carachino and Francesco Di Gangi"
 TITLE = "Visual Geo-localization: mapping images to GPS"
 INSTITUTION = "Politecnico di Torino"
 URL = "https://github.com/CarachinoAlessio/VisualGeolocalization"
-CITATION = f"{AUTHORS}, “{TITLE}”, {INSTITUTION}, {URL}"
 
 TABLE_TITLES = {  # as the original prints them
     1: "Results obtained with different loss functions",
@@ -86,11 +85,6 @@ def gain(table: int, condition: str, *against: str, metric: str = "R@1") -> pd.S
     )
     rivals = values[list(against)].max(axis=1)
     return (values[condition] - rivals).dropna().round(1)
-
-
-def in_points(gains: pd.Series) -> str:
-    """A range in words: "0.4 to 2.8 points"."""
-    return f"{gains.min():.1f} to {gains.max():.1f} points"
 
 
 def rows_of(table: pd.DataFrame) -> list[Any]:
