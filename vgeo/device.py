@@ -26,6 +26,8 @@ STREAMS = {
     "GeoWarp's photos": 3,
     "candidate pairs": 4,
     "night photos": 5,
+    "photos of lessons": 6,
+    "order of lessons": 7,
 }
 
 

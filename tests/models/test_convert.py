@@ -202,6 +202,18 @@ def test_open_model(tmp_path, refused):
     refused(lambda: open_model(tmp_path / "d.safetensors"), "d.safetensors", "holds no model")
 
 
+def test_a_backbone_that_others_do_not_have(tmp_path):
+    model = build("efficientnet_lite0", dim=16)
+    export(model, tmp_path / "a.pth")
+    save_weights(model, tmp_path / "b.safetensors", {})
+    for name in ("a.pth", "b.safetensors"):
+        opened = open_model(tmp_path / name)[0]
+        assert opened.backbone_name == "efficientnet_lite0"
+        assert weights_hash(opened) == weights_hash(model)
+    lines = convert(tmp_path / "a.pth", tmp_path / "ours")
+    assert len(lines) == 1 and "efficientnet_lite0, " in lines[0]
+
+
 def test_what_is_not_a_checkpoint(tmp_path, refused):
     path, good = tmp_path / "x.pth", Theirs("resnet18", 8).state_dict()
     less = {key: value for key, value in good.items() if key != "backbone.0.weight"}

