@@ -58,6 +58,8 @@ def _parser() -> argparse.ArgumentParser:
         each.add_argument("--image-size", type=int, metavar="N", help=size)
         repeat = "repeat every training N times: the ledger of claims then uses their spread"
         each.add_argument("--seeds", type=int, metavar="N", help=repeat)
+        weights = "start all backbones from ImageNet's weights, downloaded once"
+        each.add_argument("--start", choices=["imagenet"], help=weights)
 
     data = command("data", _data, "render or check a profile's data sets and say what they are")
     data.add_argument("--profile", default="city", help="smoke, city (default) or paper")
@@ -66,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(data)
 
     pretrain = command("pretrain", _pretrain, "train the starting weights anew, from nothing")
+    names = "resnet18 or efficientnet_v2_s (default: both)"
+    pretrain.add_argument("backbones", nargs="*", metavar="backbone", help=names)
     pretrain.add_argument(
         "--out", metavar="FOLDER", help="where they go (default: runs/pretrained of the clone)"
     )
@@ -99,10 +103,14 @@ def _add_data(command: argparse.ArgumentParser) -> None:
 # Each command imports what it needs: torch and pandas take seconds.
 
 
+def _asked(options):
+    return options.profile, options.data, options.image_size, options.seeds, options.start
+
+
 def _run(options):
     from vgeo.runner.unchanged import nothing_new
 
-    asked = (options.profile, options.data, options.image_size, options.seeds)
+    asked = _asked(options)
     if not nothing_new(*asked):
         from vgeo.runner.run import run_study
 
@@ -112,7 +120,7 @@ def _run(options):
 def _train(options, evaluates=False):
     from vgeo.runner.run import compute
 
-    compute(options.profile, options.data, options.image_size, options.seeds, evaluates)
+    compute(*_asked(options), evaluates)
 
 
 def _evaluate(options):
@@ -134,9 +142,9 @@ def _data(options):
 
 
 def _pretrain(options):
-    from vgeo.study.pretrain import pretrain
+    from vgeo.study.pretrain import BACKBONES, pretrain
 
-    pretrain(options.out, options.real)
+    pretrain(tuple(options.backbones) or BACKBONES, options.out, options.real)
 
 
 def _convert(options):

@@ -176,10 +176,11 @@ def test_reranking_and_fusions(study, tiny, stages):
 
 
 @pytest.mark.slow
-def test_pairs_of_all_scales_are_compared_once(study):
+@pytest.mark.parametrize("model", ["GeoWarp", "EffLite0 + GeoWarp"])
+def test_pairs_of_all_scales_are_compared_once(study, model):
     tiny = study(store_trunk=64)
     for method in ("avg", "min"):
-        row = Evaluation("GeoWarp", multiscale=method, rerank=True)
+        row = Evaluation(model, multiscale=method, rerank=True)
         dataset = tiny.data.test_sets["sf-xs"]
         plain = tiny.evaluations.result(replace(row, rerank=False), dataset)
         ranked = tiny.evaluations.result(row, dataset)

@@ -13,7 +13,18 @@ from vgeo.photos import layout
 from vgeo.report.original import logged, printed
 from vgeo.study import costs, folders, profiles
 from vgeo.study.profiles import PROFILES, ClassSizes, Profile, Training, profile
-from vgeo.study.rows import TABLES, TRAININGS, Evaluation, Fusion, backbone_of
+from vgeo.study.rows import (
+    FAMILIES,
+    SECOND,
+    SOUPS,
+    TABLES,
+    TRAININGS,
+    Evaluation,
+    Fusion,
+    backbone_of,
+    conditions_of,
+    counterpart,
+)
 from vgeo.study.study import Study
 
 
@@ -31,6 +42,8 @@ from vgeo.study.study import Study
         ({"image_size": True}, "image size True"),
         ({"seeds": 0}, "seeds 0: a whole number from 1 to 100"),
         ({"seeds": "3"}, "seeds '3'"),
+        ({"start": "coco"}, "unknown start 'coco': use imagenet, or leave it out"),
+        ({"start": 7}, "unknown start 7"),
     ],
 )
 def test_mistakes_are_answered_in_one_line(options, words):
@@ -43,6 +56,8 @@ def test_arguments_change_the_profile(study):
     tiny = study(image_size=48, seeds=3)
     assert (tiny.profile.image_size, tiny.profile.test_size) == (48, 48)
     assert tiny.profile.seeds == (0, 1, 2)
+    assert Study("city", start="imagenet").profile == replace(PROFILES["city"], weights="imagenet")
+    assert Study("city").profile == PROFILES["city"]
 
 
 def test_nothing_is_written_outside_the_given_folders(study, tmp_path):
@@ -57,6 +72,8 @@ def test_a_run_has_a_folder_of_its_own(tmp_path):
     assert (folders.clone() / "run_all.sh").exists()
     assert folders.results_of("city") == runs / "city"
     assert folders.results_of("city", tmp_path / "photos") == runs / "city-photos"
+    assert Study("city", start="imagenet").results == runs / "city-imagenet"
+    assert Study("paper", tmp_path, start="imagenet").results == runs / f"paper-{tmp_path.name}"
     assert folders.cache_of() == runs / "cache"
 
 
@@ -91,6 +108,8 @@ def test_the_paper_profile_holds_the_facts_of_the_original():
     assert paper.weights == "imagenet" and paper.image_size == 512 and paper.test_size is None
     assert paper.classes == ClassSizes(10.0, 30.0, 5, 2, 10)
     assert paper.training == Training(3, 10_000, 32, 1e-5, 0.01)
+    settings = paper.whitens_head, paper.training.class_means, paper.training.keeps_statistics
+    assert settings == (False, False, False)
     assert (paper.testing.radius, paper.testing.rerank) == (25.0, 5)
     assert paper.grl.weight == 0.3
     warp = paper.geowarp
@@ -113,14 +132,74 @@ def test_every_cell_of_the_original_has_a_row():
         assert [condition for condition in rows if condition in set(known)] == list(known)
 
 
+def parts_of(row):
+    return (row.first, row.second) if isinstance(row, Fusion) else (row,)
+
+
 def test_rows_name_models_that_exist():
-    every = [row for rows in TABLES.values() for row in rows.values()]
-    parts = [each for row in every if isinstance(row, Fusion) for each in (row.first, row.second)]
-    for row in [row for row in every if isinstance(row, Evaluation)] + parts:
-        assert backbone_of(row.model) in ("resnet18", "efficientnet_v2_s")
+    every = [part for rows in TABLES.values() for each in rows.values() for part in parts_of(each)]
+    for row in every:
+        assert isinstance(row, Evaluation) and row.model in (TRAININGS.keys() | SOUPS.keys())
         if row.rerank:
             assert TRAININGS[row.model].technique is not None
         assert row.brightness("sf-xs") == 1.0 and row.brightness("tokyo-night") == row.night
+
+
+def test_rows_of_the_second_family_differ_from_the_original_s_in_their_models_alone():
+    single = []
+    for number, rows in TABLES.items():
+        first, second = (conditions_of(number, family) for family in FAMILIES)
+        assert list(rows) == first + second and len(set(rows)) == len(rows)
+        pairs = [(condition, counterpart(number, condition)) for condition in first]
+        assert [other for condition, other in pairs if other != condition] == second
+        single += [(number, condition) for condition, other in pairs if other == condition]
+        for one, two in [(rows[name], rows[other]) for name, other in pairs if other != name]:
+            assert type(one) is type(two)
+            assert getattr(one, "method", None) == getattr(two, "method", None)
+            for ours, theirs in zip(parts_of(one), parts_of(two), strict=True):
+                assert theirs.model == SECOND[ours.model]
+                assert replace(theirs, model=ours.model) == ours
+                assert backbone_of(theirs.model) == "efficientnet_lite0" != backbone_of(ours.model)
+    assert single == [(5, "baseline"), (5, "ResNet18 + GeoWarp"), (5, "ResNet18 + GRL")]
+
+
+def test_the_second_family_s_names():
+    assert conditions_of(2, "EffLite0") == ["EffLite0: baseline", "EffLite0: GRL"]
+    assert conditions_of(5, "EffLite0") == [
+        "EffLite0",
+        "EffLite0 + GeoWarp (before re-ranking)",
+        "EffLite0 + GeoWarp",
+        "EffLite0 + GRL",
+        "EffLite0 (no brightness filter)",
+    ]
+    assert counterpart(12, "avg, both sides") == "EffLite0: avg, both sides"
+
+
+def test_models_of_the_second_family_are_trained_as_those_they_stand_for():
+    backbones = {"resnet18", "efficientnet_v2_s"}
+    originals = {name for name, row in TRAININGS.items() if row.backbone in backbones}
+    no_row = {"GeoWarp, self-supervised", "GeoWarp, no consistency"}
+    assert SECOND.keys() == (originals - no_row) | {"Model Soup", "uniform soup"}
+    for name in originals - no_row:
+        one, two = TRAININGS[name], TRAININGS[SECOND[name]]
+        assert two.backbone == "efficientnet_lite0"
+        assert (two.margin, two.technique) == (one.margin, one.technique)
+        assert two.base == (SECOND[one.base] if one.base else None)
+    for name in ("Model Soup", "uniform soup"):
+        assert SOUPS[name].ingredients == ("CosFace", "ArcFace", "SphereFace")
+        assert backbone_of(name) == "resnet18"
+        other = SOUPS[SECOND[name]]
+        assert other.greedy == SOUPS[name].greedy == (name == "Model Soup")
+        assert other.ingredients == ("EffLite0", "EffLite0 ArcFace", "EffLite0 SphereFace")
+        assert backbone_of(SECOND[name]) == "efficientnet_lite0"
+
+
+def test_a_row_whose_model_has_no_counterpart_has_none(monkeypatch):
+    for name in ("ArcFace", "EffV2s + GRL"):  # as of a technique that is new in TRAININGS
+        monkeypatch.delitem(SECOND, name)
+    for place in ((1, "ArcFace"), (7, "GRL"), (7, "GeoWarp + GRL (NIF)"), (5, "EffV2s + GRL")):
+        assert counterpart(*place) == place[1]
+    assert counterpart(7, "GeoWarp") == "EffLite0: GeoWarp"
 
 
 def test_costs_belong_to_a_machine(monkeypatch, tmp_path):

@@ -1,15 +1,22 @@
 """Trainings: each is made once, its recipe names all that it depends on, soups are averages."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from safetensors.torch import load_file
+from sklearn.decomposition import PCA
 
-from vgeo.models.network import build
+from vgeo.models.network import build, trunk_hash
 from vgeo.models.weights import load_weights, save_weights, weights_hash
-from vgeo.study.rows import LOSSES, TRAININGS, UNIFORM
+from vgeo.models.whitening import Pooled
+from vgeo.retrieval.describe import describe
+from vgeo.study import trainings
+from vgeo.study.rows import LITE, LOSSES, SECOND, SOUPS, TRAININGS, UNIFORM
+from vgeo.study.trainings import TrainedModel
 
 
 def models_in(study):
@@ -70,6 +77,28 @@ def test_soups_are_averages(study):
     assert chosen and set(chosen) <= set(LOSSES) and len(set(chosen)) == len(chosen)
 
 
+def test_soups_of_the_second_family_have_its_backbone(study, tmp_path):
+    tiny, names = study(), SOUPS[SECOND[UNIFORM]].ingredients
+    for seed, name in enumerate(names):
+        torch.manual_seed(seed)
+        path = tmp_path / f"{seed}.safetensors"
+        save_weights(build(LITE), path, {})
+        # in place of a training, which takes long
+        tiny.trainings._models[name, 0] = TrainedModel(name, 0, LITE, path)
+    soup = tiny.train(SECOND[UNIFORM])
+    assert soup.backbone == LITE and soup.name == "EffLite0 uniform soup"
+    tensor = "aggregation.3.weight"
+    states = [load_file(tiny.train(name).weights)[tensor].double().numpy() for name in names]
+    mixed = load_file(soup.weights)[tensor].numpy()
+    np.testing.assert_allclose(mixed, np.mean(states, axis=0), rtol=1e-6, atol=1e-8)
+    recalls = {name: tiny.descriptions.validate(tiny.load(tiny.train(name))) for name in names}
+    chosen = tiny.trainings.greedy(names)
+    assert set(chosen) <= set(names) and recalls[chosen[0]] == max(recalls.values())
+    greedy = tiny.train("EffLite0 Model Soup")
+    assert greedy.weights == tiny.soup(chosen).weights and greedy.backbone == LITE
+    assert tiny.descriptions.validate(tiny.load(greedy)) >= max(recalls.values())
+
+
 @pytest.mark.slow
 def test_stored_trunk_and_views_change_nothing_but_rounding(study):
     plain, stored = study(), study(store_trunk=64)
@@ -96,3 +125,88 @@ def test_bases_train_without_a_technique():
         if row.base:
             base = TRAININGS[row.base]
             assert base.technique is None and base.backbone == row.backbone, name
+
+
+# Where a training starts
+
+
+def test_a_start_is_whitened_as_by_sklearn(study):
+    """The numbers before normalisation, up to the axes' order and direction."""
+    tiny = study(whitens_head=True)
+    before = build("resnet18", tiny.trainings.given("resnet18"))
+    after = tiny.load(tiny.start("resnet18"))
+    features = describe(Pooled(before), tiny.data.classes.photos.paths, 32)
+    pca = PCA(len(features) - 1, svd_solver="full").fit(features.astype(float))
+    variance = pca.explained_variance_
+    scores = pca.transform(features) / np.sqrt(variance + 0.1 * variance.sum() / 512)
+    with torch.no_grad():
+        ours = after.aggregation[3](torch.tensor(features)).numpy()
+    np.testing.assert_allclose(ours @ ours.T, scores @ scores.T, atol=2e-4 * (scores**2).sum())
+    states = before.state_dict(), after.state_dict()
+    changed = {name for name in states[0] if not torch.equal(*(state[name] for state in states))}
+    assert changed == {"aggregation.3.weight", "aggregation.3.bias"}
+    assert trunk_hash(before) == trunk_hash(after)
+
+
+def test_few_evenly_spaced_photos_whiten_a_head(study, monkeypatch):
+    tiny, seen = study(whitens_head=True), []
+
+    def describes(model, paths, size, progress):
+        seen.append(paths)
+        return describe(model, paths, size)
+
+    monkeypatch.setattr(trainings, "describe", describes)
+    path = tiny.start("resnet18").weights
+    monkeypatch.setattr(trainings, "WHITENED", 4)
+    assert tiny.start("resnet18").weights != path
+    paths = tiny.data.classes.photos.paths
+    assert seen == [paths, [paths[row] for row in (0, 3, 7, 11)]]
+
+
+def test_class_means_by_hand(study, monkeypatch):
+    """Three of the four photos of each of three classes."""
+    monkeypatch.setattr(trainings, "IN_A_MEAN", 3)
+    tiny = study()
+    classes, start = tiny.data.classes, tiny.load(tiny.start("resnet18"))
+    found = np.load(tiny.trainings.centres("resnet18"))
+    assert found.dtype == np.float32 and found.shape == (3, 512)
+    for label, centre in enumerate(found):
+        paths = [classes.photos.paths[row] for row in np.flatnonzero(classes.labels == label)]
+        expected = sum(describe(start, [paths[number]], 32)[0] for number in (0, 1, 3)) / 3
+        np.testing.assert_allclose(centre, expected, atol=1e-5)
+
+
+def test_each_setting_makes_another_training(study, monkeypatch):
+    """The settings reach the training, and the folder's key."""
+    seen = []
+
+    def fake(recipe, start, classes, validate, folder, views, target, extra, rate, centres, label):
+        seen.append((recipe, start, centres))
+        shutil.copy(start, folder / "model.safetensors")
+        (folder / "log.csv").write_text("iteration,seconds\n0,1\n")
+
+    monkeypatch.setattr(trainings, "train_extractor", fake)
+    plain = study().profile.training
+    changes = [
+        {},
+        {"whitens_head": True},
+        {"training": replace(plain, class_means=True)},
+        {"training": replace(plain, keeps_statistics=True)},
+    ]
+    studies = [study(**change) for change in changes]
+    assert len({each.train("CosFace").weights for each in studies}) == len(seen) == 4
+    assert [start for _, start, _ in seen] == [each.start("resnet18").weights for each in studies]
+    means = np.load(studies[2].trainings.centres("resnet18"))
+    np.testing.assert_array_equal(seen[2][2], means)
+    assert [centres is None for _, _, centres in seen] == [True, True, False, True]
+    assert [recipe.keeps_statistics for recipe, _, _ in seen] == [False, False, False, True]
+
+
+def test_efficientnet_lite0_starts_from_imagenet(study):
+    tiny = study()
+    start = tiny.start("efficientnet_lite0")
+    ours, theirs = load_file(start.weights), build("efficientnet_lite0", "imagenet").state_dict()
+    other = {name for name in theirs if not torch.equal(ours[name], theirs[name])}
+    assert other == {"aggregation.3.weight", "aggregation.3.bias"}  # a random head
+    assert study(weights="imagenet").start("efficientnet_lite0").weights == start.weights
+    assert tiny.start("resnet18").weights == tiny.trainings.start_folder / "resnet18.safetensors"

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from vgeo.device import share
 from vgeo.errors import VgeoError
-from vgeo.models.network import build
+from vgeo.models.network import DIM, build
 from vgeo.models.weights import load_weights, weights_hash
 from vgeo.photos.places import Classes
 from vgeo.photos.tables import read_photos
@@ -70,7 +70,7 @@ def main(streets, out):
     def views(paths, rows):
         return lambda model, first: live_views(model, paths, rows, SIDE, 1, first, share=share())
 
-    def train(name, extra=None, target=None, batch_size=4, statistics=False):
+    def train(name, extra=None, target=None, batch_size=4, statistics=False, centres=None):
         """Leaves the log, and the hash of the model that each process validates at the end."""
         folder = out / name
         folder.mkdir()
@@ -86,6 +86,7 @@ def main(streets, out):
             lr_classifier=0.01,
             seed=1,
             precision="float32",
+            keeps_statistics=centres is not None,
         )
 
         def validate(model):
@@ -96,10 +97,8 @@ def main(streets, out):
 
         targets = views(np.array(target.paths), nights) if target is not None else None
         own, rate = views(paths, batches(classes.labels, batch_size, 0, ITERATIONS, 1)), 1e-4
-        pace = Pace(log_every=1)
-        train_extractor(
-            recipe, start, classes, validate, folder, own, targets, extra, rate, pace=pace
-        )
+        beside, pace = (targets, extra, rate, centres), Pace(log_every=1)
+        train_extractor(recipe, start, classes, validate, folder, own, *beside, pace=pace)
 
     def warp(stages):
         torch.manual_seed(2)
@@ -111,6 +110,8 @@ def main(streets, out):
     train("GRL", domains, night)
     train("GeoWarp", warp(8))
     train("statistics", statistics=True)
+    centres = np.random.default_rng(0).normal(size=(classes.count, DIM)).astype(np.float32)
+    train("city", statistics=True, centres=centres)
     (out / "alone").mkdir()
     beside = load_weights(build("resnet18"), start)
     train_beside(warp(6), beside, ITERATIONS, 1e-4, "float32", out / "alone", pace=Pace(1))

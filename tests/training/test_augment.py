@@ -223,6 +223,27 @@ def test_augmentations(change):
     assert torch.equal(torch.get_rng_state(), state)  # nothing random but the generator's
 
 
+def test_strong_is_distorted_normalised_from_whole_numbers():
+    images = (255 * torch.rand(6, 3, 24, 24, generator=generator(1))).to(torch.uint8)
+    for strength in (0.0, 0.5, 1.0):
+        views = augment.distorted(images, 20, generator(3), strength)
+        assert views.dtype == torch.float32 and views.shape == (6, 3, 20, 20)
+        assert views.min() >= 0 and views.max() <= 1
+        mean, std = (torch.tensor(x).view(3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
+        found = augment.strong(images, 20, generator(3), strength) * std + mean
+        close(found, (views * 255).round() / 255, 1e-5)
+
+
+def test_distortion_grows_with_its_strength():
+    """At 0: a crop, a tilt and a slight jitter of a grey photo, which leave it nearly even."""
+    images = torch.full((400, 3, 16, 16), 128, dtype=torch.uint8)
+    spread = [
+        augment.distorted(images, 16, generator(3), strength).std((2, 3)).mean()
+        for strength in (0.0, 0.5, 1.0)
+    ]
+    assert spread[0] < 1e-6 and 0.02 < spread[1] < 0.8 * spread[2]
+
+
 def test_the_original_is_a_jitter_then_a_crop():
     """The numbers of CosPlace: a jitter of 0.7, a hue of 0.5, crops from 0.5 of the area."""
     images = (255 * pale(side=32)).to(torch.uint8)

@@ -28,6 +28,8 @@ from vgeo.training.losses import MARGINS, AngularMarginLoss
 
 SIDE, CLASSES = 32, 4
 EVERY = Pace(log_every=3, checkpoint_seconds=0)
+CENTRES = np.random.default_rng(8).normal(size=(CLASSES, 512)).astype(np.float32)
+SETTINGS = pytest.mark.parametrize("setting", [False, True])
 
 
 class Killed(BaseException):
@@ -154,6 +156,8 @@ def train(one, streets, folder, validate=None, stop=None, **options):
     """
     folder.mkdir(exist_ok=True)
     seen, classes = [], streets.classes
+    if one.class_means:
+        options = {"centres": CENTRES} | options
     total = one.epochs * one.iterations
     rows = batches(classes.labels, one.batch_size, 0, total, one.seed)
     paths = np.array(classes.photos.paths)
@@ -294,10 +298,24 @@ def test_what_validates_best_is_kept(streets, tmp_path, scores, best):
     assert saved["val_R@1"] == scores[best] and saved["iteration"] == best
 
 
-def test_early_layers_stay_and_late_ones_learn(streets, tmp_path):
-    scores = iter([0, 1])
-    one = recipe(epochs=1, iterations=2)
-    train(one, streets, tmp_path, lambda model: next(scores))
+class Normed(torch.nn.Module):
+    """A technique with a BatchNorm of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(512)
+
+    def loss(self, model, source, target, iteration):
+        return self.norm(source).square().mean(), {}
+
+
+@SETTINGS
+def test_early_layers_stay_and_late_ones_learn(streets, tmp_path, setting):
+    """BatchNorm's statistics of the trained stages stay as well, if the recipe says so."""
+    scores, extra = iter([0, 1]), Normed()
+    one = recipe(epochs=1, iterations=2, keeps_statistics=setting)
+    options = {"extra": extra, "extra_rate": 1e-3}
+    train(one, streets, tmp_path, lambda model: next(scores), **options)
     before, after = load_file(streets.start), load_file(tmp_path / "model.safetensors")
     model = build("resnet18")
     freeze(model)
@@ -307,7 +325,9 @@ def test_early_layers_stay_and_late_ones_learn(streets, tmp_path):
         assert torch.equal(before[name], after[name]) != learns, name
     frozen, free = "backbone.1.running_mean", "backbone.6.0.bn1.running_mean"
     assert torch.equal(before[frozen], after[frozen])
-    assert not torch.equal(before[free], after[free])
+    assert torch.equal(before[free], after[free]) == setting
+    own = load_file(tmp_path / "extra.safetensors")
+    assert own["norm.running_mean"].abs().max() > 0  # a technique's statistics move
 
 
 def test_batchnorm_shared_by_gpus_keeps_the_model():
@@ -328,15 +348,23 @@ def test_batchnorm_shared_by_gpus_keeps_the_model():
     torch.testing.assert_close(model.eval()(images), expected)
 
 
-def test_one_step_is_adams_on_the_loss_of_that_batch(streets, tmp_path):
-    """The first iteration, written out."""
-    one, classes = recipe(epochs=1, iterations=1, batch_size=CLASSES), streets.classes
+@SETTINGS
+def test_one_step_is_adams_on_the_loss_of_that_batch(streets, tmp_path, setting):
+    """The first iteration, written out: as in the original, and with both settings of the city."""
+    settings = {"class_means": setting, "keeps_statistics": setting}
+    one = recipe(epochs=1, iterations=1, batch_size=CLASSES, **settings)
+    classes = streets.classes
     scores = iter([0, 1])
     train(one, streets, tmp_path, lambda model: next(scores))
     torch.manual_seed(one.seed)
     model = load_weights(build("resnet18"), streets.start)
     freeze(model)
     criterion = AngularMarginLoss(512, CLASSES, MARGINS["CosFace"])
+    if setting:
+        criterion.weight.data = torch.tensor(CENTRES)
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eval()
     [rows] = batches(classes.labels, CLASSES, 0, 1, one.seed)
     opened = [Image.open(classes.photos.paths[row]) for row in rows]
     photos = [photo.resize((SIDE, SIDE), Image.Resampling.BILINEAR) for photo in opened]

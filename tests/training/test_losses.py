@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pytorch_metric_learning.losses import ArcFaceLoss, CosFaceLoss, SphereFaceLoss
 
 from vgeo.errors import VgeoError
-from vgeo.training.losses import MARGINS, AngularMarginLoss, Margin, angle, psi
+from vgeo.training.losses import MARGINS, AngularMarginLoss, Margin, angle, psi, tell_apart
 
 PRESETS = pytest.mark.parametrize("margin", MARGINS.values(), ids=MARGINS.keys())
 
@@ -250,6 +250,24 @@ def test_bfloat16(margin):
 def test_impossible_margins(values):
     with pytest.raises(VgeoError, match="^Margin[^\n]*above 0"):
         Margin(**values)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.5])
+def test_infonce_by_hand(temperature):
+    a, b = torch.eye(3), torch.eye(3)[[0, 2, 1]]
+    logits = (a @ b.T / temperature).double().numpy()
+    expected = np.mean([np.logaddexp.reduce(row) - row[i] for i, row in enumerate(logits)])
+    assert tell_apart(a, b, temperature).item() == pytest.approx(expected, rel=1e-5)
+    if temperature == 0.1:
+        assert tell_apart(a, b).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_infonce_is_in_float32_under_autocast():
+    generator = torch.Generator().manual_seed(0)
+    a, b = (F.normalize(torch.randn(8, 16, generator=generator)) for _ in range(2))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = tell_apart(a, b)
+    assert found.dtype == torch.float32 and found == tell_apart(a, b)
 
 
 def test_settings_of_the_original():

@@ -24,10 +24,15 @@ def clone() -> Path:
     )
 
 
-def results_of(profile: str, data: str | os.PathLike | None = None) -> Path:
-    """The folder of a run's results: runs/<profile>, or runs/<profile>-<data folder>."""
-    name = profile if data is None else f"{profile}-{Path(str(data)).resolve().name}"
-    return clone() / "runs" / name
+def results_of(
+    profile: str, data: str | os.PathLike | None = None, start: str | None = None
+) -> Path:
+    """The folder of a run's results: runs/<profile>[-<data folder>][-<start>].
+
+    `start` is given where it is not the profile's own.
+    """
+    folder = [] if data is None else [Path(str(data)).resolve().name]
+    return clone() / "runs" / "-".join([profile, *folder, *([start] if start else [])])
 
 
 def cache_of() -> Path:

@@ -13,7 +13,7 @@ from vgeo.training.geowarp import GeoWarp
 from vgeo.training.grl import GradientReversal
 from vgeo.training.technique import Technique
 
-RESNET, EFFNET = "resnet18", "efficientnet_v2_s"
+RESNET, EFFNET, LITE = "resnet18", "efficientnet_v2_s", "efficientnet_lite0"
 # "from now on, if not specified, when the filter is involved" (the original, section 4.1)
 NIGHT_BRIGHTNESS = 0.15
 
@@ -69,10 +69,52 @@ TRAININGS = {
     "EffV2s": TrainingRow(EFFNET),
     "EffV2s + GRL": TrainingRow(EFFNET, technique=_reversal),
     "EffV2s + GeoWarp": TrainingRow(EFFNET, technique=_warping, base="EffV2s"),
+    "EffLite0": TrainingRow(LITE),
+    "EffLite0 SphereFace": TrainingRow(LITE, "SphereFace"),
+    "EffLite0 ArcFace": TrainingRow(LITE, "ArcFace"),
+    "EffLite0 + GRL": TrainingRow(LITE, technique=_reversal),
+    "EffLite0 + GeoWarp": TrainingRow(LITE, technique=_warping, base="EffLite0"),
 }
 
 LOSSES = ("CosFace", "ArcFace", "SphereFace")  # the soups' ingredients, in Table 6's order
 GREEDY, UNIFORM = "Model Soup", "uniform soup"
+
+# The families of rows: the original's, and the same rows with the models of one other backbone.
+FAMILIES = ("ResNet18, EffV2s", "EffLite0")
+# model of the original's rows -> the model of the second family that stands for it
+SECOND = {
+    "CosFace": "EffLite0",
+    "SphereFace": "EffLite0 SphereFace",
+    "ArcFace": "EffLite0 ArcFace",
+    "GRL": "EffLite0 + GRL",
+    "GeoWarp": "EffLite0 + GeoWarp",
+    "EffV2s": "EffLite0",
+    "EffV2s + GRL": "EffLite0 + GRL",
+    "EffV2s + GeoWarp": "EffLite0 + GeoWarp",
+    GREEDY: "EffLite0 Model Soup",
+    UNIFORM: "EffLite0 uniform soup",
+}
+
+
+@dataclass(frozen=True)
+class Soup:
+    """A model whose weights are the mean of several trainings' weights.
+
+    Attributes
+    ----------
+    ingredients : names of TRAININGS with one backbone.
+    greedy : whether validation R@1 chooses some of them. Otherwise all are averaged.
+    """
+
+    ingredients: tuple[str, ...]
+    greedy: bool
+
+
+SOUPS = {GREEDY: Soup(LOSSES, greedy=True), UNIFORM: Soup(LOSSES, greedy=False)}
+SOUPS |= {
+    SECOND[name]: replace(soup, ingredients=tuple(SECOND[each] for each in soup.ingredients))
+    for name, soup in SOUPS.items()
+}
 SHARES = (0.25, 0.5, 0.75)  # of the second ingredient, on the line between two (Figure 4)
 BRIGHTNESS = (0.1, 0.15, 0.2, 0.3, 0.4)  # Table 3's factors
 MORE_BRIGHTNESS = (0.05, 0.6, 0.8)  # section 4.1 speaks of lower and higher ones
@@ -84,7 +126,7 @@ class Evaluation:
 
     Attributes
     ----------
-    model : a name of TRAININGS, GREEDY or UNIFORM.
+    model : a name of TRAININGS or SOUPS.
     night : the brightness factor of the database where tokyo-night's queries are looked up.
     multiscale : an entry of `multiscale.METHODS`, on the descriptors of `side`; None for one scale.
     side : "database", "query" or "both".
@@ -184,11 +226,57 @@ def _tables() -> dict[int, dict[str, Row]]:
     }
 
 
-# table -> {condition, spelled as in `report/data/report_tables.csv` where the original has it: its
-# row}
-TABLES = _tables()
+_ORIGINAL = _tables()
+
+
+def counterpart(table: int, condition: str) -> str:
+    """The condition of the second family that stands for one of the original's rows.
+
+    It is the same condition where there is none: in Table 5, which compares backbones, a ResNet18's
+    row, and everywhere a model that SECOND does not have.
+    """
+    row, family = _ORIGINAL[table][condition], FAMILIES[1]
+    if not _models(row) <= SECOND.keys():
+        return condition
+    return condition.replace("EffV2s", family) if table == 5 else f"{family}: {condition}"
+
+
+def _models(row: Row) -> set[str]:
+    return {row.first.model, row.second.model} if isinstance(row, Fusion) else {row.model}
+
+
+def _second(row: Row) -> Row:
+    """The same row with the second family's models."""
+    if isinstance(row, Fusion):
+        first, second = (
+            replace(each, model=SECOND[each.model]) for each in (row.first, row.second)
+        )
+        return Fusion(row.method, first, second)
+    return replace(row, model=SECOND[row.model])
+
+
+def _second_tables() -> dict[int, dict[str, Row]]:
+    return {
+        table: {
+            other: _second(row)
+            for condition, row in rows.items()
+            if (other := counterpart(table, condition)) != condition
+        }
+        for table, rows in _ORIGINAL.items()
+    }
+
+
+_OF_FAMILY = dict(zip(FAMILIES, (_ORIGINAL, _second_tables()), strict=True))
+# table -> {condition: its row}. The original's rows come first, spelled as in
+# `report/data/report_tables.csv` where the original prints them, then those of the second family.
+TABLES = {table: rows | _OF_FAMILY[FAMILIES[1]][table] for table, rows in _ORIGINAL.items()}
+
+
+def conditions_of(table: int, family: str) -> list[str]:
+    """The conditions of a table's rows that belong to one of FAMILIES."""
+    return list(_OF_FAMILY[family][table])
 
 
 def backbone_of(model: str) -> str:
-    """The backbone of a training or a soup. The soups' ingredients are ResNet18s."""
-    return TRAININGS[model].backbone if model in TRAININGS else RESNET
+    """The backbone of a training or a soup."""
+    return TRAININGS[SOUPS[model].ingredients[0] if model in SOUPS else model].backbone

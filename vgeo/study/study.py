@@ -14,7 +14,7 @@ from vgeo.study import costs, descriptions, folders
 from vgeo.study.cache import Cache
 from vgeo.study.data import Data
 from vgeo.study.evaluation import Evaluations
-from vgeo.study.profiles import Profile, profile
+from vgeo.study.profiles import Profile, profile, starting
 from vgeo.study.trainings import TrainedModel, Trainings
 
 
@@ -27,7 +27,8 @@ class Study:
     data : a folder laid out as the original's data sets are. None: the city is rendered.
     image_size : pixels, both sides, instead of the profile's; 32 to 4096.
     seeds : how often every training is repeated, instead of the profile's number; 1 to 100.
-    results : the folder of tables and figures; runs/<profile>[-<data folder>] by default.
+    start : "imagenet" for ImageNet's weights, downloaded once, instead of the profile's.
+    results : the folder of tables and figures; see `folders.results_of` for the default.
     cache : the folder of what can be made again, shared by all runs; runs/cache by default.
     weights : the folder of the starting weights; the package's by default.
 
@@ -42,6 +43,7 @@ class Study:
         data: str | os.PathLike | None = None,
         image_size: int | None = None,
         seeds: int | None = None,
+        start: str | None = None,
         *,
         results: str | os.PathLike | None = None,
         cache: str | os.PathLike | None = None,
@@ -54,7 +56,10 @@ class Study:
         if image_size is not None:
             _check("image size", image_size, 32, 4096, "pixels; the networks' stride is 32")
             self.profile = replace(self.profile, image_size=image_size, test_size=image_size)
-        self.results = Path(results or folders.results_of(self.profile.name, data))
+        own = self.profile.weights
+        self.profile = starting(self.profile, start)
+        other = self.profile.weights if self.profile.weights != own else None
+        self.results = Path(results or folders.results_of(self.profile.name, data, other))
         root = Path(cache or folders.cache_of())
         self.cache = Cache(root, root / "journals" / f"{self.results.name}.jsonl")
         self.data = Data(self.profile, data, self.cache)

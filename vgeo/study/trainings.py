@@ -11,24 +11,29 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
+from vgeo import files
 from vgeo.device import device, numpy_stream, precision, share
 from vgeo.errors import VgeoError
 from vgeo.models.geowarp import Regression, local_features
 from vgeo.models.network import GeoModel, build, trunk_hash
 from vgeo.models.soups import average, greedy
 from vgeo.models.weights import CITY_WEIGHTS, load_state, read_weights, save_weights
+from vgeo.models.whitening import SHRINKAGE, Pooled, whiten_head
 from vgeo.photos.tables import Photos
-from vgeo.retrieval.describe import stored_batch
+from vgeo.retrieval.describe import describe, stored_batch
 from vgeo.study.cache import Cache, seconds_of
 from vgeo.study.data import Data
 from vgeo.study.descriptions import Descriptions, load
 from vgeo.study.profiles import Profile
-from vgeo.study.rows import GREEDY, LOSSES, RESNET, TRAININGS, UNIFORM, TrainingRow
-from vgeo.training.batches import batches, live_views
+from vgeo.study.rows import LITE, LOSSES, SOUPS, TRAININGS, TrainingRow
+from vgeo.training.batches import batches, by_class, live_views
 from vgeo.training.loop import Recipe, train_beside, train_extractor
 from vgeo.training.technique import Technique
 
 Views = Callable[[GeoModel, int], Iterator[torch.Tensor]]
+
+WHITENED = 2_000  # training photos, at most, that a head is whitened on
+IN_A_MEAN = 5  # photos of a class, at most, in its mean descriptor
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,14 +101,16 @@ class Trainings:
         self._trunks: dict[str, str] = {}  # a backbone's `trunk_hash`
 
     def train(self, name: str, seed: int = 0) -> TrainedModel:
-        """A training of `rows.TRAININGS`, or one of the soups GREEDY and UNIFORM.
+        """A training of `rows.TRAININGS` or a soup of `rows.SOUPS`.
 
         Raises VgeoError for another name.
         """
-        if name in (GREEDY, UNIFORM):
-            return self.soup(LOSSES if name == UNIFORM else self.greedy(seed), seed, name=name)
+        if name in SOUPS:
+            soup = SOUPS[name]
+            chosen = self.greedy(soup.ingredients, seed) if soup.greedy else soup.ingredients
+            return self.soup(chosen, seed, name=name)
         if name not in TRAININGS:
-            names = ", ".join([*TRAININGS, GREEDY, UNIFORM])
+            names = ", ".join([*TRAININGS, *SOUPS])
             raise VgeoError(f"no training is called {name!r}: use one of {names}")
         if (name, seed) not in self._models:
             row = TRAININGS[name]
@@ -118,11 +125,30 @@ class Trainings:
         return self._models[name, seed]
 
     def start(self, backbone: str) -> TrainedModel:
-        """What the trainings of a backbone start from."""
-        weights = self.profile.weights
+        """What the trainings of a backbone start from.
+
+        The head is whitened where the profile says so, which leaves the trunk as it is.
+        """
+        weights = self.given(backbone)
+        if self.profile.whitens_head:
+            weights = self._whitened(backbone, weights)
+        return TrainedModel(f"start of {backbone}", 0, backbone, weights)
+
+    def source(self, backbone: str) -> str:
+        """The profile's name for a backbone's starting weights.
+
+        EfficientNet-Lite0 always starts from ImageNet's.
+        """
+        return "imagenet" if backbone == LITE else self.profile.weights
+
+    def given(self, backbone: str) -> Path:
+        """The file of a backbone's starting weights, before its head is whitened.
+
+        Raises VgeoError where ImageNet's can be neither found nor downloaded.
+        """
+        weights = self.source(backbone)
         if weights == "city":
-            path = self.start_folder / f"{backbone}.safetensors"
-            return TrainedModel(f"start of {backbone}", 0, backbone, path)
+            return self.start_folder / f"{backbone}.safetensors"
         recipe = {"backbone": backbone, "weights": weights, "head": 0}
 
         def make(folder: Path) -> None:
@@ -131,7 +157,60 @@ class Trainings:
 
         code = ("vgeo.models.network",)
         folder = self.cache.step("models", f"start {backbone}", recipe, make, code)
-        return TrainedModel(f"start of {backbone}", 0, backbone, folder / "model.safetensors")
+        return folder / "model.safetensors"
+
+    def _whitened(self, backbone: str, weights: Path) -> Path:
+        """The file of weights with the head whitened on training photos, evenly spaced."""
+        photos = self.data.classes.photos
+        size = self.profile.test_size or self.profile.image_size
+        count = min(len(photos), WHITENED)
+        recipe = {
+            "weights": self.descriptions.hash(weights),
+            "photos": photos.fingerprint,
+            "count": count,
+            "size": size,
+            "shrinkage": SHRINKAGE,
+        }
+        label = f"whiten the head of {backbone}"
+
+        def make(folder: Path) -> None:
+            model = load(weights, backbone)
+            rows = np.linspace(0, len(photos) - 1, count).astype(int)
+            paths = [photos.paths[row] for row in rows]
+            features = describe(Pooled(model), paths, size, progress=label)
+            whiten_head(model, torch.from_numpy(features))
+            save_weights(model, folder / "model.safetensors", recipe)
+
+        code = ("vgeo.models.whitening", "vgeo.retrieval.describe")
+        folder = self.cache.step("models", label, recipe, make, code, together=True)
+        return folder / "model.safetensors"
+
+    def centres(self, backbone: str) -> Path:
+        """The file of each class's mean descriptor by the start, float32 (classes, DIM)."""
+        start, classes = self.start(backbone), self.data.classes
+        size = self.profile.test_size or self.profile.image_size
+        members, begins = by_class(classes.labels)
+        each = [
+            rows[np.linspace(0, len(rows) - 1, min(len(rows), IN_A_MEAN)).astype(int)]
+            for rows in np.split(members, begins[1:-1])
+        ]
+        recipe = {
+            "weights": self.descriptions.hash(start.weights),
+            "photos": classes.photos.fingerprint,
+            "rows": [rows.tolist() for rows in each],
+            "size": size,
+        }
+        label = f"class means of {backbone}"
+
+        def make(folder: Path) -> None:
+            paths = [classes.photos.paths[row] for row in np.concatenate(each)]
+            found = describe(load(start.weights, backbone), paths, size, progress=label)
+            parts = np.split(found, np.cumsum([len(rows) for rows in each])[:-1])
+            np.save(folder / "centres.npy", np.stack([part.mean(0) for part in parts]))
+
+        code = ("vgeo.retrieval.describe",)
+        folder = self.cache.step("centres", label, recipe, make, code, together=True)
+        return folder / "centres.npy"
 
     def load_warp(self, model: TrainedModel) -> WarpModel:
         """The local features and the warping regression of a training with GeoWarp."""
@@ -153,7 +232,7 @@ class Trainings:
         shares: tuple[float, ...] | None = None,
         name: str | None = None,
     ) -> TrainedModel:
-        """The weighted average of trained ResNet18s; equal shares by default."""
+        """The weighted average of trainings with one backbone; equal shares by default."""
         models = [self.train(each, seed) for each in ingredients]
         recipe = {
             "ingredients": [self.descriptions.hash(model.weights) for model in models],
@@ -161,33 +240,34 @@ class Trainings:
         }
 
         def make(folder: Path) -> None:
-            states = [load(model.weights, RESNET).cpu().state_dict() for model in models]
+            networks = [load(model.weights, model.backbone).cpu() for model in models]
+            states = [network.state_dict() for network in networks]
             names = {"names": list(ingredients)}
             save_weights(average(states, shares), folder / "model.safetensors", recipe | names)
 
         label = f"soup of {', '.join(ingredients)} {shares or ''}".strip()
         folder = self.cache.step("models", label, recipe, make, ("vgeo.models.soups",))
         weights = folder / "model.safetensors"
-        return TrainedModel(name or label, seed, RESNET, weights, None)
+        return TrainedModel(name or label, seed, models[0].backbone, weights, None)
 
-    def greedy(self, seed: int = 0) -> list[str]:
-        """The ingredients of the greedy soup, chosen by validation R@1."""
-        val = self.data.val
+    def greedy(self, ingredients: tuple[str, ...] = LOSSES, seed: int = 0) -> list[str]:
+        """The ingredients that the greedy soup keeps, chosen by validation R@1."""
+        val, models = self.data.val, [self.train(name, seed) for name in ingredients]
         recipe = {
-            "ingredients": [
-                self.descriptions.hash(self.train(name, seed).weights) for name in LOSSES
-            ],
-            "names": LOSSES,
+            "ingredients": [self.descriptions.hash(model.weights) for model in models],
+            "names": ingredients,
             "val": [val.queries.fingerprint, val.database.fingerprint],
         }
 
         def score(names: list[str]) -> float:
-            return self.descriptions.validate(load(self.soup(names, seed).weights, RESNET))
+            soup = self.soup(names, seed)
+            return self.descriptions.validate(load(soup.weights, soup.backbone))
 
         def make(folder: Path) -> None:
-            (folder / "names.json").write_text(json.dumps(greedy(LOSSES, score)))
+            (folder / "names.json").write_text(json.dumps(greedy(ingredients, score)))
 
-        label = "choose the greedy soup" + (f", seed {seed}" if seed else "")
+        label = f"choose the greedy soup of {', '.join(ingredients)}"
+        label += f", seed {seed}" if seed else ""
         code = ("vgeo.models.soups", "vgeo.retrieval.describe", "vgeo.retrieval.search")
         folder = self.cache.step("soups", label, recipe, make, code, together=True)
         return json.loads((folder / "names.json").read_text())
@@ -196,7 +276,7 @@ class Trainings:
         p = self.profile
         return Recipe(
             backbone=row.backbone,
-            weights=p.weights,
+            weights=self.source(row.backbone),
             margin=row.margin,
             image_size=p.image_size,
             seed=seed,
@@ -217,7 +297,11 @@ class Trainings:
             "device": device().type,
         }
         code: tuple[str, ...] = ("vgeo.training.loop", "vgeo.training.batches")
-        rate, target = None, None
+        rate, target, centres = None, None, None
+        if recipe.class_means:
+            path = self.centres(row.backbone)
+            centres = np.load(path)
+            made_of["centres"] = files.sha256(path)
         if technique:
             rate, target = technique.learning_rate, technique.target
             code += technique.code
@@ -241,6 +325,7 @@ class Trainings:
                 target_views,
                 extra,
                 rate,
+                centres,
                 label,
             )
 

@@ -135,6 +135,13 @@ def recoloured(
 def strong(
     images: torch.Tensor, size: int, generator: torch.Generator, strength: float = 1.0
 ) -> torch.Tensor:
+    """`distorted` photos as a network takes them: normalised float32 (B, 3, size, size)."""
+    return _normalised(distorted(images, size, generator, strength))
+
+
+def distorted(
+    images: torch.Tensor, size: int, generator: torch.Generator, strength: float = 1.0
+) -> torch.Tensor:
     """The augmentation for starting weights.
 
     Beyond `original` it has gamma, grey, lost resolution, sensor noise, occluders and a tilt.
@@ -146,7 +153,7 @@ def strong(
 
     Returns
     -------
-    views : normalised float32 (B, 3, size, size).
+    views : float32 (B, 3, size, size) in 0..1.
     """
     b, device = len(images), images.device
 
@@ -177,7 +184,7 @@ def strong(
         images = torch.where(hidden, uniform(0, 1, 3)[:, :, None, None], images)
     noise = torch.randn(images.shape, generator=generator).to(device)
     images = images + noise * (some(0.6) * uniform(0, 0.09))[:, None, None, None]
-    return _normalised(images.clamp(0, 1))
+    return images.clamp(0, 1)
 
 
 def _normalised(images):

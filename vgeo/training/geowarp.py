@@ -17,7 +17,7 @@ from torch import nn
 from vgeo.device import WHOLE, Share, device, numpy_stream, share, torch_stream
 from vgeo.errors import VgeoError
 from vgeo.models.geowarp import IDENTITY, Regression, local_features, symmetric, warp
-from vgeo.models.network import TRUNK, GeoModel, normalise
+from vgeo.models.network import BACKBONES, GeoModel, normalise
 from vgeo.models.weights import weights_hash
 from vgeo.photos.images import load_batches
 from vgeo.photos.places import Classes
@@ -58,12 +58,16 @@ class Settings:
     alone: int | None = None
 
     def __post_init__(self):
-        frozen = sorted(name for name, stages in self.stages.items() if stages <= TRUNK)
+        frozen = sorted(name for name in self.stages if self.in_trunk(name))
         if frozen and not self.alone:
             raise VgeoError(
                 f"GeoWarp's local features lie in the frozen trunk of {', '.join(frozen)}: set "
-                f"`alone`, the iterations of its own training, or stages above {TRUNK}"
+                "`alone`, the iterations of its own training, or more stages than the trunk has"
             )
+
+    def in_trunk(self, backbone: str) -> bool:
+        """Whether the local features of a backbone come from its frozen trunk."""
+        return self.stages[backbone] <= BACKBONES[backbone].trunk
 
 
 def trapezoids(
@@ -285,7 +289,7 @@ class GeoWarp:
 
     def alone(self, backbone: str) -> int | None:
         """The iterations of its own training where the local features lie in the frozen trunk."""
-        return self.settings.alone if self.settings.stages[backbone] <= TRUNK else None
+        return self.settings.alone if self.settings.in_trunk(backbone) else None
 
     def prepare(
         self, model: GeoModel, classes: Classes, size: int, seed: int, step: Step

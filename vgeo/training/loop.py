@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from itertools import repeat
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import reduce
@@ -42,6 +43,8 @@ class Recipe:
     iterations : in an epoch.
     lr_model, lr_classifier : rates of Adam.
     precision : "bf16" or "float32", of the convolutions.
+    class_means : whether the classes begin at their photos' mean descriptors, at random otherwise.
+    keeps_statistics : whether BatchNorm keeps the start's statistics in the trained stages too.
     """
 
     backbone: str
@@ -55,6 +58,8 @@ class Recipe:
     lr_classifier: float
     seed: int
     precision: str
+    class_means: bool = False
+    keeps_statistics: bool = False
 
     def as_dict(self) -> dict:
         """The fields as JSON values."""
@@ -249,6 +254,7 @@ def train_extractor(
     target_views: Callable[[GeoModel, int], Iterator[torch.Tensor]] | None = None,
     extra: nn.Module | None = None,
     extra_rate: float | None = None,
+    centres: np.ndarray | None = None,
     label: str = "training",
     pace: Pace = PACE,
 ) -> None:
@@ -268,18 +274,28 @@ def train_extractor(
         this process's share of an iteration's images.
     target_views : likewise for as many images of a second domain, which pass in the same batch.
     extra : a technique's layers (`technique.Technique.prepare`), trained by Adam at `extra_rate`.
+        BatchNorms among them take the statistics of each batch.
+    centres : float32 (classes, DIM), the mean descriptors where the classes begin if the recipe has
+        `class_means`. None: at random.
 
     Raises
     ------
     VgeoError : the loss is no longer finite, or the batches have no equal shares for all processes.
+
+    References
+    ----------
+    Qi, Brown, Lowe, "Low-shot learning with imprinted weights", CVPR 2018: class means as weights.
     """
     own, where = share(), device()
     torch.manual_seed(recipe.seed)
     model = load_weights(build(recipe.backbone), start)
     model = model.to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    freeze(model)
+    freeze(model, recipe.keeps_statistics)
     labels, iterations = classes.labels, recipe.epochs * recipe.iterations
     classifier = AngularMarginLoss(DIM, classes.count, MARGINS[recipe.margin])
+    if centres is not None:
+        with torch.no_grad():
+            classifier.weight.copy_(torch.from_numpy(centres))
     step = _Extraction(model, classifier, extra).to(where)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizers = [

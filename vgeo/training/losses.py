@@ -113,3 +113,17 @@ class AngularMarginLoss(nn.Module):
                 if self.detached:
                     score = cosine + (score - cosine).detach()
             return F.cross_entropy(self.margin.s * cosines.scatter(1, true, score), labels)
+
+
+def tell_apart(
+    descriptors: torch.Tensor, others: torch.Tensor, temperature: float = 0.1
+) -> torch.Tensor:
+    """InfoNCE: each descriptor should be nearest to its own counterpart among the batch's.
+
+    References
+    ----------
+    van den Oord et al., Representation Learning with Contrastive Predictive Coding, 2018, eq. 4.
+    """
+    own = torch.arange(len(descriptors), device=descriptors.device)
+    with torch.autocast(descriptors.device.type, enabled=False):
+        return F.cross_entropy(descriptors @ others.T / temperature, own)
