@@ -13,7 +13,7 @@ die() { say "$@"; exit 1; }
 
 usage() {
     cat << 'EOT'
-Usage: ./run_all.sh [PROFILE] [--data FOLDER] [--image-size N] [--seeds N]
+Usage: ./run_all.sh [PROFILE] [--data FOLDER] [--image-size N] [--seeds N] [--start imagenet]
 
 Sets up .venv (once), then makes the study's tables and figures in runs/PROFILE.
 
@@ -23,6 +23,7 @@ PROFILE   smoke  a tiny city and few steps, in minutes
 --data FOLDER    reads the data sets from FOLDER, laid out as they are published
 --image-size N   the side of the images, in pixels
 --seeds N        repeats every training N times
+--start imagenet starts from ImageNet's weights, downloaded once
 --setup          only sets up
 
 VGEO_PYTHON=/path/to/python uses that Python with what is installed there, and skips the set-up.

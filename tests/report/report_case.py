@@ -30,12 +30,13 @@ def notebook(path, source):
 def make_results(folder):
     """Writes a results folder of two notebooks and returns it.
 
-    01_losses has Table 1, the recalls beside the start, a plain table with a caption and two
+    01_losses has Table 1, a plain table with a caption, what training adds to each start, and two
     figures. 08_conclusions has the ledger and the audit.
     """
     losses = Section(folder, "01_losses")
     losses.table(1, pd.read_csv(CITY / "table_01.csv").astype({"queries": "Int64"}))
     losses.table("recalls_losses", pd.read_csv(CITY / "recalls_losses.csv"), "All recalls")
+    losses.table("starts", pd.read_csv(CITY / "starts.csv"), "The starts and what training adds")
     losses.figure(drawing())
     losses.figure(drawing("photo", "A photo", photos=True))
     losses.says("The answer (p < 0.05).", "- A second point.")

@@ -1,5 +1,6 @@
 """The ledger on results with known effects; its interval and correction against brute force."""
 
+import io
 import itertools
 import math
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from vgeo.report.claims import (
     MARGIN,
     RATIO,
     VERDICTS,
+    Claim,
+    by_family,
     difference_interval,
     holm,
     ledger,
@@ -28,7 +31,7 @@ from vgeo.report.claims import (
     verdict_counts,
 )
 from vgeo.retrieval.metrics import paired_test
-from vgeo.study.rows import TABLES
+from vgeo.study.rows import FAMILIES, TABLES
 
 ALL = ("sf-xs", "tokyo-xs", "tokyo-night")
 QUERIES = 200
@@ -237,15 +240,73 @@ def test_bad_calls():
 
 
 def test_counts():
-    table = ledger(results({(2, "GRL"): 130}))
+    table = ledger(results({(2, "GRL"): 130, (2, "EffLite0: GRL"): 70}))
     counts = verdict_counts(table)
-    assert tuple(counts.index) == VERDICTS and counts.sum() == len(table)
-    assert (
-        counts["no data"] == len(COSTS)
-        and counts["contradicted"] == 0
-        and counts["reproduced"] >= 6
-    )
+    assert tuple(counts.index) == VERDICTS and tuple(counts.columns) == FAMILIES
+    for family in FAMILIES:
+        of_family = table.loc[table["family"] == family, "verdict"].tolist()
+        assert counts[family].tolist() == [of_family.count(verdict) for verdict in VERDICTS]
+    assert counts.loc["no data"].tolist() == [len(COSTS), 0]
+    assert counts.loc["contradicted"].tolist() == [0, 6]
     assert list(table.columns) == COLUMNS
+
+
+# The second family
+
+
+def test_a_claim_may_hold_in_one_family_alone():
+    table = ledger(results({(2, "GRL"): 130, (2, "EffLite0: GRL"): 70}))
+    first = rows(table, GRL)
+    second = rows(table, "Table 2: EffLite0: GRL better than EffLite0: baseline")
+    assert set(first["family"]) == {"ResNet18, EffV2s"} and set(second["family"]) == {"EffLite0"}
+    assert set(first["verdict"]) == {"reproduced"} and set(second["verdict"]) == {"contradicted"}
+    assert first["effect"].tolist() == pytest.approx(6 * [15])
+    assert second["effect"].tolist() == pytest.approx(6 * [-15])
+    assert first["reported"].tolist() == second["reported"].tolist()
+    assert first["reported"].notna().all()
+
+    as_file = pd.read_csv(io.StringIO(table.to_csv(index=False)))
+    for each in (table, as_file):
+        both = by_family(each)
+        columns = ["section", "quote", "claim", "dataset", "metric", *FAMILIES, "same"]
+        assert list(both) == columns and both["same"].dtype == bool
+        grl = both["claim"] == GRL
+        assert grl.sum() == 6 and not both.loc[grl, "same"].any() and both.loc[~grl, "same"].all()
+        assert set(both.loc[grl, FAMILIES[0]]) == {"reproduced"}
+        assert set(both.loc[grl, FAMILIES[1]]) == {"contradicted"}
+        assert len(both) == (table["family"] == FAMILIES[1]).sum()
+
+
+def test_another_backbone_is_compared_with_the_same_resnet():
+    table = ledger(results({(5, "EffLite0"): 130}))
+    second = table[table["claim"] == "Table 5: EffLite0 better than baseline"]
+    assert set(second["verdict"]) == {"reproduced"} and len(second) == 6
+    first = table[table["claim"] == "Table 5: EffV2s better than baseline"]
+    assert set(first["verdict"]) == {"not decidable"} and len(first) == 6
+
+
+def test_the_families_are_tested_in_one_order_the_original_first():
+    table = ledger(results({}))
+    first, second = (table[table["family"] == family] for family in FAMILIES)
+    assert table.index.tolist() == first.index.tolist() + second.index.tolist()
+    compared = first[first["metric"] != RATIO]
+    assert compared.index.tolist() == list(range(len(compared)))  # the costs follow
+    same = ["section", "quote", "dataset", "metric", "reported"]
+    pd.testing.assert_frame_equal(
+        compared[same].reset_index(drop=True), second[same].reset_index(drop=True)
+    )
+    assert set(compared["claim"]).isdisjoint(second["claim"])
+    assert list(dict.fromkeys(compared["claim"])) == list(map(str, CLAIMS))
+
+
+def test_rows_of_the_resnet_in_table_5_have_no_counterpart():
+    about = (("sf-xs",), ("R@1",))
+    claim = Claim("6.1", "", (5, "ResNet18 + GRL"), ">", ((5, "baseline"),), *about)
+    assert claim.in_second_family() == claim
+    claim = Claim("6.1", "", (9, "avg"), "=", ((5, "EffV2s + GRL"), (5, "baseline")), *about)
+    other = claim.in_second_family()
+    assert other.better == (9, "EffLite0: avg")
+    assert other.worse == ((5, "EffLite0 + GRL"), (5, "baseline"))
 
 
 def test_reported_effects():
@@ -255,7 +316,7 @@ def test_reported_effects():
     assert (
         rows(table, LOSSES, dataset="sf-xs")["reported"].item() == 0.4
     )  # against ArcFace, the better of the two
-    dim = rows(table, "baseline brightness=0.1 better", metric="R@5")
+    dim = rows(table, "Table 3: baseline brightness=0.1 better", metric="R@5")
     assert dim["reported"].item() == -2.8  # the original's own table is against it
 
 
@@ -283,6 +344,7 @@ def test_the_ledger_as_it_is_read():
     table = ledger(results({(2, "GRL"): 130}), {"GRL training": 1.8})
     view = readable(table)
     grl, cost = (view[view["claim"].str.contains(text)].iloc[0] for text in ("GRL better", "GRL t"))
+    assert view["family"].tolist() == table["family"].tolist()
     assert grl["effect, points"] == "+15.0" and grl["in the original"] == "+2.4"
     assert grl["p"] == "< 0.001" and " to +" in grl["95 % interval"]
     assert cost["effect, points"] == "1.8" and cost["p"] == cost["95 % interval"] == ""

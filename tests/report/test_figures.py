@@ -1,6 +1,6 @@
 """Figures: artists hold the numbers of the data, panels are full, words do not overlap."""
 
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from vgeo.report.section import Drawing
 from vgeo.report.tables import COLUMNS
 from vgeo.retrieval.metrics import interval
 from vgeo.study.evaluation import Result
-from vgeo.study.rows import TABLES
+from vgeo.study.rows import FAMILIES, TABLES, conditions_of
 from vgeo.training.losses import MARGINS
 
 SETS = {"sf-xs": 40, "tokyo-xs": 60, "tokyo-night": 20}
@@ -179,14 +179,17 @@ def test_figure_1_states_the_shapes_that_the_modules_make():
 
 def test_discriminator_accuracy_is_in_percent():
     log = pd.DataFrame({"iteration": [0, 10, 20], "domain_accuracy": [np.nan, 0.5, 0.75]})
-    (axes,) = check(figures.discriminator_accuracy(log), 1)
-    assert axes.lines[0].get_ydata().tolist() == [50, 75]
-    assert axes.lines[1].get_ydata() == [50, 50]
+    logs = {"GRL": log, "EffLite0 + GRL": log.assign(domain_accuracy=[np.nan, 1, 0.25])}
+    (axes,) = check(figures.discriminator_accuracy(logs), 1)
+    drawn = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
+    assert drawn == {"GRL": [50, 75], "EffLite0 + GRL": [100, 25], "chance": [50, 50]}
 
 
 def test_geowarp_training_has_a_panel_for_each_loss_that_was_used():
     log = pd.DataFrame({"iteration": [10, 20], "self_supervised": [1, 0.5], "feature_wise": [2, 1]})
-    axes = check(figures.geowarp_training(log), 2)
+    drawing = figures.geowarp_training("geowarp_training", "GeoWarp", log)
+    assert drawing.name == "geowarp_training" and "GeoWarp" in drawing.alt
+    axes = check(drawing, 2)
     assert [each.lines[0].get_ydata().tolist() for each in axes] == [[1, 0.5], [2, 1]]
     assert axes[1].get_title() == "feature-wise loss"
 
@@ -194,7 +197,7 @@ def test_geowarp_training_has_a_panel_for_each_loss_that_was_used():
 def test_recalls_and_published_values_are_where_the_table_says():
     conditions = list(TABLES[5])
     table = random_table(5, conditions)
-    axes = check(figures.compare_recalls(table, "two backbones"), 3)
+    axes = check(figures.compare_recalls(table, "three backbones"), 3)
     assert [label.get_text() for label in axes[0].get_yticklabels()] == conditions
     for each, dataset in zip(axes, SETS, strict=True):
         assert each.get_title() == f"{dataset} (n = {SETS[dataset]})"
@@ -207,6 +210,16 @@ def test_recalls_and_published_values_are_where_the_table_says():
             assert published == pytest.approx(cells["published"], nan_ok=True)
             rows = points(each, f"{metric}, ours", upright=True)[0]
             assert rows.round().tolist() == list(range(len(conditions)))
+        divider = each.lines[-1].get_ydata()
+        assert list(divider) == [len(conditions_of(5, FAMILIES[0])) - 0.5] * 2
+
+
+@pytest.mark.parametrize("number", [7, 8])
+def test_the_words_of_every_table_s_chart_keep_apart(number):
+    table = random_table(number, list(TABLES[number]), seed=number)
+    check(figures.compare_recalls(table, "both families"), 3)
+    alone = random_table(number, conditions_of(number, FAMILIES[1]), seed=number)
+    check(figures.compare_recalls(alone, "one family"), 3)
 
 
 def test_an_absent_data_set_has_no_panel_and_none_at_all_no_figure():
@@ -218,18 +231,33 @@ def test_an_absent_data_set_has_no_panel_and_none_at_all_no_figure():
     ]
     nothing = table.assign(value=np.nan)
     assert figures.compare_recalls(nothing, "GRL") is None
-    assert figures.multiscale({8: nothing}, {8: "GRL"}) is None
-    assert figures.brightness_curve(random_table(3, list(TABLES[3]))[:0], TABLES[3]) is None
-    assert figures.claims_chart("claims", "Claims", claims_ledger()[:0]) is None
+    assert figures.multiscale({8: nothing}, {8: "GRL"}, FAMILIES[0]) is None
+    none = random_table(3, list(TABLES[3]))[:0]
+    assert figures.brightness_curve(none, TABLES[3], FAMILIES[0]) is None
+    assert figures.claims_chart("claims", "Claims", claims_ledger()[:0], FAMILIES[0]) is None
 
 
-def test_brightness_curves_follow_the_factors():
+@pytest.mark.parametrize(
+    ("family", "name", "models"),
+    [
+        (FAMILIES[0], "brightness_curve", {"baseline": "CosFace", "GRL": "GRL"}),
+        (
+            FAMILIES[1],
+            "brightness_curve_efflite0",
+            {"EffLite0: baseline": "EffLite0", "EffLite0: GRL": "EffLite0 + GRL"},
+        ),
+    ],
+)
+def test_brightness_curves_follow_the_factors(family, name, models):
     table = random_table(3, list(TABLES[3]), ["tokyo-night"])
-    axes = check(figures.brightness_curve(table, TABLES[3]), 2)
+    drawing = figures.brightness_curve(table, TABLES[3], family)
+    axes = check(drawing, 2)
+    assert drawing.name == name and family in drawing.caption
     factors = sorted({row.night for row in TABLES[3].values()})
     for each, metric in zip(axes, ("R@1", "R@5"), strict=True):
-        for model, name in (("baseline", "CosFace"), ("GRL", "GRL")):
-            label = f"{name}, ours"
+        assert len([text for text in each.get_legend_handles_labels()[1] if "ours" in text]) == 2
+        for model, words in models.items():
+            label = f"{words}, ours"
             cells = table[table["metric"] == metric].set_index("condition")
             order = [
                 f"{model} brightness={f:g}" if f < 1 else f"{model} brightness=none"
@@ -246,7 +274,7 @@ def test_brightness_curves_follow_the_factors():
 def test_multiscale_grid_has_a_row_a_data_set_and_a_column_a_table():
     models = {8: "ResNet18 + GRL", 9: "ResNet18 + GeoWarp", 12: "SIF"}
     long = {n: random_table(n, list(TABLES[n]), ["sf-xs", "tokyo-night"], seed=n) for n in models}
-    axes = check(figures.multiscale(long, models), 6)
+    axes = check(figures.multiscale(long, models, FAMILIES[0]), 6)
     cells = long[9].query("dataset == 'tokyo-night' and metric == 'R@1'").set_index("condition")
     methods = ["/", "avg", "sum", "max", "min"]
     values, low, high = points(axes[4], "ours", upright=True)
@@ -255,6 +283,13 @@ def test_multiscale_grid_has_a_row_a_data_set_and_a_column_a_table():
     assert points(axes[4], "published", upright=True) == pytest.approx(
         cells.loc[methods, "published"]
     )
+    long[9] = long[9].assign(published=np.nan)
+    again = figures.multiscale(long, models, FAMILIES[1])
+    axes = check(again, 6)
+    assert again.name == "multiscale_efflite0"
+    values, low, high = points(axes[4], "ours", upright=True)
+    assert values == pytest.approx(cells.loc[[f"EffLite0: {each}" for each in methods], "value"])
+    assert axes[4].get_legend_handles_labels()[1] == ["ours"], "published values that are not"
 
 
 def hits(dataset, right, count):
@@ -274,38 +309,54 @@ def test_soups_lie_at_their_recalls():
         [["CosFace", "ArcFace", share, 50 + 5 * share, 45 - 10 * share] for share in (0, 0.5, 1)],
         columns=["from", "to", "share", "sf-xs", "shifted"],
     )
-    (axes,) = check(figures.soups(paths, results), 1)
+    (axes,) = check(figures.soups(paths, results, FAMILIES[0]), 1)
     dots = {each.get_label(): each.get_offsets().tolist() for each in axes.collections}
     assert dots["between two"] == [[52.5, 40]]
     for name, (a, b, c) in rights.items():
         assert dots[name] == [pytest.approx([100 * a / 40, 50 * (b / 60 + c / 20)])]
     assert axes.lines[0].get_xdata().tolist() == [50, 52.5, 55]
-    assert figures.soups(paths, {"CosFace": {"sf-xs": hits(None, 3, 40)}}) is None
+    assert figures.soups(paths, {"CosFace": {"sf-xs": hits(None, 3, 40)}}, FAMILIES[0]) is None
+    again = {f"EffLite0: {name}": of_sets for name, of_sets in results.items()}
+    drawings = [
+        figures.soups(paths, each, family)
+        for each, family in zip((results, again), FAMILIES, strict=True)
+    ]
+    assert [drawing.name for drawing in drawings] == ["figure_04", "figure_04_efflite0"]
+    check(drawings[1], 1)
 
 
 def claims_ledger():
-    """Eight claims, some of three lines, with effects of every verdict; one without results."""
+    """Eight claims in each family, some of three lines, with effects of every verdict; one without
+    results.
+    """
     random, rows = np.random.default_rng(3), []
     long = ", ".join(f"ResNet18 + variation {k}" for k in range(6))
-    for k in range(8):
-        claim = f"Table {k + 1}: a condition better than {long if k % 3 == 0 else 'baseline'}"
-        for dataset in SETS:
-            for metric in ("R@1", "R@5"):
-                effect = random.normal(0, 8)
-                verdict = ["reproduced", "contradicted", "not decidable"][k % 3]
-                low, high = effect - 4, effect + 5
-                rows.append([claim, dataset, metric, effect, low, high, 2.0, verdict])
-    rows.append(["training", "", "ratio of times", 1.6, np.nan, np.nan, 1.5, "reproduced"])
-    columns = ["claim", "dataset", "metric", "effect", "ci_low", "ci_high", "reported", "verdict"]
-    return pd.DataFrame(rows, columns=columns)
+    for family, k in product(FAMILIES, range(8)):
+        name = "a condition" if family == FAMILIES[0] else f"{family}: a condition"
+        claim = f"Table {k + 1}: {name} better than {long if k % 3 == 0 else 'baseline'}"
+        for dataset, metric in product(SETS, ("R@1", "R@5")):
+            effect = random.normal(0, 8)
+            verdict = ["reproduced", "contradicted", "not decidable"][k % 3]
+            numbers = [effect, effect - 4, effect + 5, 2.0]
+            rows.append([claim, family, dataset, metric, *numbers, verdict])
+    cost = ["ratio of times", 1.6, np.nan, np.nan, 1.5, "reproduced"]
+    rows.append(["training", FAMILIES[0], "", *cost])
+    columns = ["claim", "family", "dataset", "metric", "effect", "ci_low", "ci_high", "reported"]
+    return pd.DataFrame(rows, columns=[*columns, "verdict"])
 
 
-def test_claims_are_marked_at_their_effects():
+@pytest.mark.parametrize(
+    ("family", "name"), list(zip(FAMILIES, ("claims", "claims_efflite0"), strict=True))
+)
+def test_claims_are_marked_at_their_effects(family, name):
     ledger = claims_ledger()
-    axes = check(figures.claims_chart("claims", "The claims", ledger), 3)
-    assert len(axes[0].get_yticklabels()) == 8
+    drawing = figures.claims_chart("claims", "The claims", ledger, family)
+    axes = check(drawing, 3)
+    assert drawing.name == name and drawing.caption == f"The claims, with {family}"
+    labels = [label.get_text() for label in axes[0].get_yticklabels()]
+    assert len(labels) == 8 and all(text.split(": ")[1][:11] == "a condition" for text in labels)
     for each, dataset in zip(axes, SETS, strict=True):
-        rows = ledger[ledger["dataset"] == dataset]
+        rows = ledger[(ledger["dataset"] == dataset) & (ledger["family"] == family)]
         for verdict in ("reproduced", "contradicted", "not decidable"):
             expected = rows.loc[rows["verdict"] == verdict, "effect"]
             assert points(each, verdict) == pytest.approx(expected)

@@ -1,6 +1,5 @@
 """The findings: counted from the ledger, limited by the data, and the README's are those."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -8,25 +7,53 @@ import pytest
 from report.report_case import CITY
 
 from vgeo.errors import VgeoError
-from vgeo.report import findings
-from vgeo.report.claims import CLAIMS, COSTS
+from vgeo.report.claims import CLAIMS, COSTS, TESTED
 from vgeo.report.findings import (
     BEGIN,
     CHANGES,
+    CLAIMED,
     DECIDED,
     END,
+    QUOTED,
     changes,
     findings_table,
     limits,
+    opposites,
+    summary,
     update_readme,
 )
+from vgeo.study.rows import FAMILIES
 
 README = Path(__file__).parents[2] / "README.md"
 
 
+FIRST, SECOND = FAMILIES
+
+
 @pytest.fixture
 def ledger():
-    return pd.read_csv(CITY / "claims.csv")
+    """A ledger of both families: every comparison is not decidable, with an effect of its own."""
+    rows = []
+    for family in FAMILIES:
+        for _, claim in TESTED[family]:
+            for dataset in claim.datasets:
+                for metric in claim.metrics:
+                    effect = 0.1 * len(rows)
+                    numbers = [effect, effect - 1.0, effect + 2.0, 0.2, 3.0]
+                    words = [claim.section, claim.quote, str(claim), family, dataset, metric]
+                    rows.append([*words, *numbers, "not decidable"])
+        if family == FIRST:
+            for cost in COSTS:
+                words = [cost.section, cost.quote, cost.name, family, "", "ratio of times"]
+                rows.append([*words, 1.5, None, None, None, 1.5, "reproduced"])
+    columns = ["section", "quote", "claim", "family", "dataset", "metric", "effect", "ci_low"]
+    columns += ["ci_high", "p", "reported", "verdict"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def where(ledger, claim, metric="R@1"):
+    """The rows of a claim, by its words."""
+    return (ledger["claim"] == claim) & (ledger["metric"] == metric)
 
 
 def test_every_change_shows_claims_of_the_ledger():
@@ -43,47 +70,108 @@ def test_every_section_of_the_original_belongs_to_one_change():
     assert {each.section for each in (*CLAIMS, *COSTS)} == set(sections)
 
 
-def test_the_verdicts_of_all_rows_add_up_to_the_ledger(ledger):
-    counts = [(ledger["verdict"] == verdict).sum() for verdict in DECIDED]
-    cells = changes(ledger)[" / ".join(DECIDED)].str.split(" / ", expand=True).astype(int)
-    assert cells.sum().tolist() == counts and sum(counts) == len(ledger)
-    assert f"Of {len(ledger)} " in findings.summary(ledger)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_verdicts_of_all_rows_add_up_to_the_ledger(ledger, family):
+    ledger.loc[ledger.index[::3], "verdict"] = "contradicted"
+    of_family = ledger.loc[ledger["family"] == family, "verdict"]
+    counts = [(of_family == verdict).sum() for verdict in DECIDED]
+    last = changes(ledger)[family].str.split("\n").str[-1]
+    cells = last.str.split(" / ", expand=True).astype(int)
+    assert cells.sum().tolist() == counts and sum(counts) == len(of_family)
 
 
-def test_an_effect_is_the_ledger_s(ledger):
-    where = (ledger["claim"] == "Table 2: GRL better than baseline") & (ledger["metric"] == "R@1")
-    ledger.loc[where, ["effect", "ci_low", "ci_high", "p"]] = [12.34, 1.26, 23.47, 0.0123]
+def test_an_effect_is_the_ledger_s_in_each_family(ledger):
+    columns = ["effect", "ci_low", "ci_high", "p"]
+    chosen = where(ledger, "Table 2: GRL better than baseline")
+    ledger.loc[chosen, columns] = [12.34, 1.26, 23.47, 0.0123]
+    chosen = where(ledger, "Table 2: EffLite0: GRL better than EffLite0: baseline")
+    ledger.loc[chosen & (ledger["dataset"] == "tokyo-xs"), columns] = [-2.0, -3.0, 0.5, 0.06]
     row = changes(ledger).set_index("change").loc["gradient reversal"]
-    lines = row["effect here"].splitlines()
-    assert lines[0] == "sf-xs +12.3 (+1.3 to +23.5; p = 0.012)" and len(lines) == 3
-    assert "(+2.4, +3.5, +8.6)" in row.iloc[0]  # what the original prints
+    assert row[FIRST].splitlines()[0] == ", ".join(["+12.3* (1.3 to 23.5)"] * 3)
+    assert row[SECOND].split(", ")[1] == "-2.0 (-3.0 to 0.5)"
+    assert row[SECOND].splitlines()[-1] == "0 / 0 / 6" and len(row[SECOND].splitlines()) == 2
+
+
+def test_what_the_original_says_and_prints_stands_beside(ledger):
+    claim = "Table 2: GRL better than baseline"
+    ledger.loc[where(ledger, claim), "reported"] = [2.4, 3.5, 8.6]
+    row = changes(ledger).set_index("change").loc["gradient reversal"]
+    assert row[CLAIMED] == "+2.4, +3.5, +8.6"
+    assert row[QUOTED] == f"“{ledger.loc[where(ledger, claim), 'quote'].iloc[0]}”"
+
+
+def test_data_sets_are_named_where_a_claim_is_not_about_all(ledger):
+    table = changes(ledger).set_index("change")
+    assert table.loc["brightness filter 0.15", SECOND].startswith("tokyo-night +")
+    soup, sif, _ = table.loc["soups and ensembles", FIRST].splitlines()
+    assert soup.startswith("soup: +") and sif.startswith("SIF: sf-xs and tokyo-xs +")
 
 
 def test_a_data_set_without_a_result(ledger):
     gone = ledger["dataset"] == "tokyo-night"
     ledger.loc[gone, ["effect", "ci_low", "ci_high", "p"]] = None
-    assert "tokyo-night: no data" in changes(ledger).loc[1, "effect here"]
+    assert changes(ledger).loc[1, FIRST].splitlines()[0].endswith(", no data")
+
+
+def test_the_summary_counts_each_family_and_where_both_agree(ledger):
+    chosen = ledger["claim"].isin(
+        [
+            "Table 2: GRL better than baseline",
+            "Table 4: baseline + GeoWarp better than baseline",
+            "Table 4: EffLite0: baseline + GeoWarp better than EffLite0: baseline",
+        ]
+    )
+    ledger.loc[chosen, "verdict"] = "reproduced"  # GRL in one family, GeoWarp in both
+    chosen = ledger["claim"] == "Table 2: EffLite0: GRL better than EffLite0: baseline"
+    ledger.loc[chosen & (ledger["dataset"] == "sf-xs"), "verdict"] = "contradicted"
+    second = (ledger["family"] == SECOND).sum()
+    open_, text = second - 2 - 3, summary(ledger)
+    assert f"3 reproduced, 2 contradicted and {open_} not decidable with {SECOND}" in text
+    # GRL's six comparisons differ, two of them are opposite; GeoWarp's three agree, decided
+    assert f"agree in {second - 6} of {second} comparisons (3 of them decided)" in text
+    assert text.endswith("are opposite in 2.")
+    assert opposites(ledger) == [
+        f"Opposite: “Table 2: GRL better than baseline” is reproduced with {FIRST} and "
+        f"contradicted with {SECOND} (sf-xs R@1 and sf-xs R@5)."
+    ]
+
+
+def test_families_that_agree_are_not_opposite(ledger):
+    assert opposites(ledger) == [] and summary(ledger).endswith("are opposite in 0.")
 
 
 @pytest.fixture
-def measured(tmp_path):
-    """A folder whose trainings move the start by +2, -3 and +20 points, the last one clearly."""
+def starts():
+    """What `measures.starts` writes: ResNet18's training moves nothing clearly, Lite0's does."""
+    moves = {
+        "resnet18": ("city", [2, -3, 20], [0.2, 0.05, 0.6]),
+        "efficientnet_v2_s": ("city", [1, 1, 1], [0.001, 0.001, 0.001]),
+        "efficientnet_lite0": ("imagenet", [0, 5.26, 9], [0.3, 0.01, 0.0001]),
+    }
+    rows = [
+        (backbone, dataset, weights, *numbers)
+        for backbone, (weights, points, ps) in moves.items()
+        for dataset, *numbers in zip(("sf-xs", "tokyo-xs", "tokyo-night"), points, ps, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["backbone", "dataset", "weights", "difference", "p"])
+
+
+@pytest.fixture
+def measured(tmp_path, starts):
+    """A folder with Table 1, the data sets' counts and the starts."""
     folder = tmp_path / "tables"
     folder.mkdir()
     columns = ["condition", "dataset", "metric", "value", "ci_low", "ci_high", "queries"]
-    sets = {"sf-xs": (50, 52), "tokyo-xs": (43, 40), "tokyo-night": (30, 50)}
     rows = [
-        (condition, dataset, "R@1", value, value - 5, value + 5, 300)
-        for dataset, values in sets.items()
-        for condition, value in zip(("starting weights", "CosFace"), values, strict=True)
+        (condition, dataset, "R@1", 50.0, 45.0, 55.0, 300)
+        for condition in ("CosFace", "EffLite0: CosFace")
+        for dataset in ("sf-xs", "tokyo-xs", "tokyo-night")
     ]
-    recalls = pd.DataFrame(rows, columns=columns)
-    recalls.to_csv(folder / "recalls_losses.csv", index=False)
-    recalls[recalls["condition"] == "CosFace"].to_csv(folder / "table_01.csv", index=False)
+    pd.DataFrame(rows, columns=columns).to_csv(folder / "table_01.csv", index=False)
     counts = {"dataset": ["sf-xs val", "sf-xs", "tokyo-xs"], "database": [9, 2000, 1000]}
     counts |= {"positives per query (median)": [9, 20, 10]}
     pd.DataFrame(counts).to_csv(folder / "data_sets.csv", index=False)
-    (tmp_path / "run.json").write_text(json.dumps({"profile": "paper"}))
+    starts.to_csv(folder / "starts.csv", index=False)
     return tmp_path
 
 
@@ -97,32 +185,33 @@ def test_the_limits_are_computed(measured):
         "Databases: 2,000 photos, of which 1.0 % are right for a query (sf-xs); "
         "1,000 photos, of which 1.0 % are right for a query (tokyo-xs)."
     )
-    moves = "by +2.0 points on sf-xs, -3.0 points on tokyo-xs and +20.0 points on tokyo-night"
-    assert moves in training
-    assert "apart on 1 of 3 data sets" in training and "ImageNet" in training
+    assert training == (
+        "Trainings start: ResNet18 and EfficientNetV2-S from the weights of "
+        "vgeo/models/pretrained, EfficientNet-Lite0 from ImageNet weights. Training by CosFace "
+        "moves R@1 on sf-xs, tokyo-xs and tokyo-night: ResNet18's by +2.0 (p = 0.200), "
+        "-3.0 (p = 0.050) and +20.0 (p = 0.600) points; EfficientNet-Lite0's by "
+        "+0.0 (p = 0.300), +5.3 (p = 0.010) and +9.0 (p < 0.001) points. So comparisons of "
+        "ResNet18's trainings say little about the techniques."
+    )
+
+
+def test_one_source_of_all_starts_is_said_once(measured, starts):
+    starts.assign(weights="imagenet", p=0.01).to_csv(measured / "tables/starts.csv", index=False)
+    training = limits(measured)[-1]
+    names = "ResNet18, EfficientNetV2-S and EfficientNet-Lite0"
+    assert training.startswith(f"Trainings start: {names} from ImageNet weights. ")
     assert "say little" not in training
 
 
-def test_a_training_that_moves_nothing_is_said_to_tell_little(measured):
-    path = measured / "tables" / "recalls_losses.csv"
-    recalls = pd.read_csv(path)
-    recalls[recalls["dataset"] != "tokyo-night"].to_csv(path, index=False)
-    assert "apart on 0 of 2" in limits(measured)[-1] and "say little" in limits(measured)[-1]
+def test_trainings_that_move_nothing_are_said_to_tell_little(measured, starts):
+    starts.assign(p=0.5).to_csv(measured / "tables" / "starts.csv", index=False)
+    words = "comparisons of ResNet18 and EfficientNet-Lite0's trainings say little"
+    assert words in limits(measured)[-1]
 
 
-@pytest.mark.parametrize(("p", "clear"), [((0.2, 0.3, 0.6), 0), ((0.2, 0.01, 0.04), 2)])
-def test_paired_tests_against_the_start_are_used_where_there_are(measured, p, clear):
-    rows = [
-        ("CosFace", "starting weights", dataset, "R@1", each)
-        for dataset, each in zip("abc", p, strict=True)
-    ]
-    rows += [("ArcFace", "CosFace", "a", "R@1", 0.001)]
-    columns = ["condition", "against", "dataset", "metric", "p"]
-    path = measured / "tables" / "paired_losses.csv"
-    pd.DataFrame(rows, columns=columns).to_csv(path, index=False)
-    training = limits(measured)[-1]
-    assert f"more than chance (p < 0.05) on {clear} of 3 data sets" in training
-    assert ("say little" in training) == (clear == 0)
+def test_without_the_starts_nothing_is_said_of_them(measured):
+    (measured / "tables" / "starts.csv").unlink()
+    assert len(limits(measured)) == 2 and not any("start" in line for line in limits(measured))
 
 
 def test_a_folder_without_tables_has_no_limits(tmp_path):

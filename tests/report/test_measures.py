@@ -67,6 +67,39 @@ def test_best_rows_name_the_first_of_equals_and_only_what_the_original_has():
     assert line.startswith("sf-xs: the best R@1 is 58.0, of ArcFace; ") and "52.3" in line
 
 
+def test_what_training_adds_to_each_start():
+    sets = {"sf-xs": 10, "tokyo-xs": 20}
+    rights = {"resnet18": 4, "efficientnet_v2_s": 6, "efficientnet_lite0": 1}
+    rights |= {"CosFace": 5, "EffV2s": 6, "EffLite0": 9}
+    study = SimpleNamespace(
+        data=SimpleNamespace(test_sets={name: name for name in sets}),
+        start=lambda backbone: backbone,
+        search=lambda model, dataset: hits(rights[model], sets[dataset]),
+        evaluate=lambda rows: {
+            name: {dataset: hits(rights[row.model], count) for dataset, count in sets.items()}
+            for name, row in rows.items()
+        },
+        trainings=SimpleNamespace(source=lambda backbone: f"source of {backbone}"),
+    )
+    table = measures.starts(study)
+    assert table["backbone"].tolist() == list(np.repeat(list(rights)[:3], 2))
+    assert table["weights"].tolist() == [f"source of {name}" for name in table["backbone"]]
+    assert table["dataset"].tolist() == list(sets) * 3 and table["queries"].tolist() == [10, 20] * 3
+    assert table["start R@1"].tolist() == [40, 20, 60, 30, 10, 5]
+    assert table["trained R@1"].tolist() == [50, 25, 60, 30, 90, 45]
+    assert table["difference"].tolist() == [10, 5, 0, 0, 80, 40]
+    ends = interval(np.arange(10) < 9)
+    assert table.loc[4, ["trained ci_low", "trained ci_high"]].tolist() == pytest.approx(
+        ends, abs=0.005
+    )
+    ends = interval(np.arange(20) < 1)
+    assert table.loc[5, ["start ci_low", "start ci_high"]].tolist() == pytest.approx(
+        ends, abs=0.005
+    )
+    # of eight queries that differ all are for it; of one, one; of none, none
+    assert table["p"].tolist() == pytest.approx([1, 1, 1, 1, 2 / 2**8, 2 / 2**8], abs=1e-6)
+
+
 def test_domains_are_told_apart_where_they_are_apart():
     random = np.random.default_rng(0)
     night = np.arange(300) % 3 == 2

@@ -49,7 +49,7 @@ def test_why_a_data_set_is_absent_is_shown_in_its_column(section, shown):
     absent = table()
     absent.loc[absent["dataset"] == "tokyo-xs", ["value", "ci_low", "ci_high", "queries"]] = pd.NA
     section.table(2, absent, reasons={"tokyo-xs": "no queries in photos"})
-    assert shown[0].data.count("no queries in photos") == 4  # two rows, two metrics
+    assert shown[0].data.count("no queries in photos") == 8  # four rows, two metrics
     assert section.record["tables"][0]["reasons"] == {"tokyo-xs": "no queries in photos"}
 
 

@@ -9,6 +9,7 @@ from scipy.stats import binomtest
 
 from vgeo.report import original, tables
 from vgeo.report.tables import beside_published, findings, paired_tests, wide
+from vgeo.study.rows import TABLES
 
 
 @dataclass
@@ -94,6 +95,24 @@ def test_paired_tests_are_mcnemar_s():
     assert list(paired_tests(results, "base", ["other"])["condition"]) == ["other"]
     at_10 = paired_tests(results, "base", ["new"], n=10)
     assert at_10["metric"].item() == "R@10" and at_10["difference"].item() == 0
+
+
+def test_a_comparison_is_made_again_among_the_rows_of_the_second_family():
+    few, many = {"sf-xs": ranks(0)}, {"sf-xs": ranks(*[0] * 9)}
+    results = {"baseline": few, "GRL": many, "EffLite0: baseline": many, "EffLite0: GRL": few}
+    rows = tables.paired_in_families(2, results, "baseline")
+    assert rows[["condition", "against"]].to_numpy().tolist() == [
+        ["GRL", "baseline"],
+        ["EffLite0: GRL", "EffLite0: baseline"],
+    ]
+    assert rows["difference"].tolist() == [20, -20] and rows.index.tolist() == [0, 1]
+
+
+def test_another_backbone_is_compared_with_the_same_row_in_both_families():
+    results = {name: {"sf-xs": ranks(0)} for name in TABLES[5]}
+    rows = tables.paired_in_families(5, results, "baseline", ["EffV2s"], n=5)
+    assert rows["condition"].tolist() == ["EffV2s", "EffLite0"]
+    assert set(rows["against"]) == {"baseline"} and set(rows["metric"]) == {"R@5"}
 
 
 def comparison(*p):

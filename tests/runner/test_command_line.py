@@ -27,6 +27,8 @@ def message_of(arguments):
         ("train nope", "unknown profile 'nope'"),
         ("data --profile nope", "unknown profile 'nope'"),
         ("data --check --profile nope", "unknown profile 'nope'"),
+        ("run nope --start imagenet", "unknown profile 'nope'"),
+        ("train paper --start imagenet", "profile paper needs real data"),
         ("run paper", "profile paper needs real data: add --data FOLDER"),
         ("data --profile paper", "profile paper needs real data"),
         ("run smoke --data {0}/none", "{0}/none: no such folder"),
@@ -46,7 +48,9 @@ def test_mistakes_are_one_line_and_exit_with_1(tmp_path, arguments, words):
     assert words.format(tmp_path) in message
 
 
-@pytest.mark.parametrize("arguments", ["", "go", "run", "run tiny --epochs 3", "run x --seeds 1.5"])
+@pytest.mark.parametrize(
+    "arguments", ["", "go", "run", "run tiny --epochs 3", "run x --seeds 1.5", "run x --start coco"]
+)
 def test_wrong_arguments_exit_with_2(arguments, capsys):
     assert message_of(arguments.split()) == 2
     assert "vgeo" in capsys.readouterr().err

@@ -1,11 +1,18 @@
 """run.json: whole, of every step, and of what is there."""
 
-import pytest
+from dataclasses import replace
 
+import pytest
+import torch
+import torchvision
+from safetensors.torch import load_file
+
+from vgeo.models import network
 from vgeo.models.network import BACKBONES
 from vgeo.models.weights import weights_hash
-from vgeo.runner.record import BEFORE, Record, read
+from vgeo.runner.record import BEFORE, Record, read, start_of
 from vgeo.study.cache import read_journal
+from vgeo.study.study import Study
 
 
 def line(key, event="made", kind="pairs", label="compare 15 pairs sf-xs", own=1.0, folder="none"):
@@ -71,6 +78,10 @@ def test_the_record_says_what_the_run_was_made_of(whole_study, tmp_path):
     record.add("01_losses", 2.0, read_journal(whole_study.cache.journal)[0])
     content = read(tmp_path / "run.json")
     assert content["profile"] == "tiny" and content["seeds"] == [0] and content["image_size"] == 32
+    assert content["start"] == (
+        "ImageNet weights (efficientnet_lite0); the weights of vgeo/models/pretrained "
+        "(efficientnet_v2_s, resnet18)"
+    )
     assert content["data"]["train"] == "12 images, 3 classes, group (0, 0, 0)"
     assert content["data"]["sf-xs"].startswith("sf-xs: 5 queries, 7 database images")
     assert content["versions"].keys() >= {
@@ -81,8 +92,27 @@ def test_the_record_says_what_the_run_was_made_of(whole_study, tmp_path):
         "opencv-python-headless",
     }
     assert content["machine"].keys() >= {"processor", "cores", "device", "precision"}
-    (trained,) = (step for step in content["steps"].values() if step["kind"] == "models")
-    assert trained["label"] == "train CosFace" and trained["notebooks"] == ["01_losses"]
+    models = [step for step in content["steps"].values() if step["kind"] == "models"]
+    (trained,) = (step for step in models if step["label"] == "train CosFace")
+    assert {step["label"] for step in models} - {trained["label"]} == {"start efficientnet_lite0"}
+    assert trained["notebooks"] == ["01_losses"]
     assert trained["weights"] == {"model": weights_hash(model.weights)}
     starts = {name: weights_hash(whole_study.start(name).weights) for name in BACKBONES}
     assert content["starting_weights"] == starts
+
+
+def test_the_record_says_that_imagenet_was_asked_for(whole_study, monkeypatch):
+    study = Study(
+        replace(whole_study.profile, whitens_head=True),
+        whole_study.data.folder,
+        start="imagenet",
+        results=whole_study.results,
+        cache=whole_study.cache.root,
+    )
+    words = "ImageNet weights (efficientnet_lite0, efficientnet_v2_s, resnet18)"
+    assert start_of(study) == f"{words}; head whitened on training photos"
+    torch.manual_seed(6)
+    state = torchvision.models.resnet18().state_dict()
+    monkeypatch.setattr(network, "imagenet_state", lambda url: state)
+    given = load_file(study.trainings.given("resnet18"))
+    assert torch.equal(given["backbone.0.weight"], state["conv1.weight"])

@@ -8,12 +8,15 @@ from dataclasses import replace
 
 import pytest
 
+from vgeo.errors import VgeoError
+from vgeo.models import network
 from vgeo.runner import record
+from vgeo.runner import run as runner
 from vgeo.runner.run import check_room, compute, run_notebooks, share
 from vgeo.runner.unchanged import parameters_of
 from vgeo.study.study import Study
 
-PARAMETERS = "profile = None\ndata = None\nimage_size = None\nseeds = None"
+PARAMETERS = "profile = None\ndata = None\nimage_size = None\nseeds = None\nstart = None"
 CELL = """
 import json, pathlib
 from vgeo import files
@@ -123,6 +126,37 @@ def test_a_disk_without_room_is_said_before_anything_starts(whole_study, refused
 def test_a_shared_run_that_fails_is_said(refused, capfd):
     refused(lambda: share(1, "nope", image_size=None), "one of 1 processes failed")
     assert "unknown profile 'nope'" in capfd.readouterr().err
+
+
+def test_processes_that_share_a_run_get_its_arguments(monkeypatch):
+    commands = []
+
+    def called(command):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(runner.subprocess, "run", called)
+    share(2, **parameters_of("city", seeds=3, start="imagenet"))
+    words = ["evaluate", "city", "--seeds", "3", "--start", "imagenet"]
+    assert commands[0][-len(words) :] == words
+
+
+def test_weights_that_cannot_be_had_end_a_run_before_anything_long(tmp_path, monkeypatch, refused):
+    """Before the city is rendered."""
+
+    def unreachable(url):
+        raise VgeoError(f"ImageNet weights not reached: download {url}")
+
+    monkeypatch.setattr(network, "imagenet_state", unreachable)
+    places = {"results": tmp_path / "results", "cache": tmp_path / "cache"}
+    study = Study("smoke", start="imagenet", **places)
+    parameters = parameters_of("smoke", start="imagenet")
+    file = "efficientnet_v2_s-dd5fe13b.pth"  # the first backbone by name that has to be downloaded
+    refused(lambda: run_notebooks(study, parameters, [tmp_path / "none.ipynb"]), "download", file)
+    assert not (tmp_path / "cache/data").exists() and not (tmp_path / "results").exists()
+    monkeypatch.setattr(runner, "Study", lambda *words: Study(*words, **places))
+    refused(lambda: compute("smoke", start="imagenet"), "download", file)
+    assert not (tmp_path / "cache/data").exists()
 
 
 def test_computing_refuses_what_a_study_refuses(refused):

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from vgeo import files
-from vgeo.runner.unchanged import MEMORY, PAGE, Unchanged, notebooks_of, parameters_of
+from vgeo.runner import unchanged as module
+from vgeo.runner.unchanged import MEMORY, PAGE, Unchanged, notebooks_of, nothing_new, parameters_of
 
 
 @pytest.fixture
@@ -110,6 +111,18 @@ def test_other_parameters_packages_and_machines(root, monkeypatch):
     assert unchanged(root).count(books) == 3
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert unchanged(root).count(books) == 0
+
+
+def test_another_start_is_another_run(root, monkeypatch):
+    books, start = notebooks_of(root), parameters_of("city", start="imagenet")
+    assert start == parameters_of("city") | {"start": "imagenet"}
+    assert parameters_of("paper", start="imagenet") == parameters_of("paper")
+    own = parameters_of("tiny", root / "photos")
+    now = Unchanged(root / "runs/tiny", own | {"start": "imagenet"}, root / "package")
+    assert now.count(books) == 0
+    asked = []
+    monkeypatch.setattr(module, "results_of", lambda *words: asked.append(words) or root / "none")
+    assert not nothing_new("city", start="imagenet") and asked == [("city", None, "imagenet")]
 
 
 def test_the_time_of_a_file_does_not_matter(root):

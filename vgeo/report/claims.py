@@ -5,11 +5,14 @@ quoted, the row that the original calls better (its table and condition, spelled
 `data/report_tables.csv`), a sign, the rows it is compared with, and the data sets and metrics. The
 signs are ">", better than each of them; "=", about the same; "<=", not better. Brightness factors
 that the text speaks of and no table prints are rows of Table 3.
+
+Each claim is tested in two families of rows, `rows.FAMILIES`: on the rows that the original
+compares, and on those of the second family that stand for them (`rows.counterpart`).
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -18,6 +21,7 @@ from scipy import stats
 from vgeo.errors import VgeoError
 from vgeo.report import original, tables
 from vgeo.retrieval.metrics import paired_test
+from vgeo.study.rows import FAMILIES, counterpart
 
 ALPHA = 0.05
 # Points of recall within which two results are "about the same": the original calls 2 points on 105
@@ -27,8 +31,8 @@ MARGIN = 5.0
 TOLERANCE = 0.25  # of a ratio of times: "about 1.5x" and "almost zero" are no sharper
 VERDICTS = ("reproduced", "contradicted", "not decidable", "no data")
 COLUMNS = [
-    *("section", "quote", "claim", "dataset", "metric", "queries", "effect", "ci_low", "ci_high"),
-    *("p", "mean_effect", "spread", "seeds", "reported", "verdict", "reason"),
+    *("section", "quote", "claim", "family", "dataset", "metric", "queries", "effect", "ci_low"),
+    *("ci_high", "p", "mean_effect", "spread", "seeds", "reported", "verdict", "reason"),
 ]
 RATIO = "ratio of times"  # the metric of a cost
 WORDS = {">": "better than", "=": "about the same as", "<=": "not better than"}
@@ -52,6 +56,14 @@ class Claim:
         table, condition = self.better
         rivals = ", ".join(condition for _, condition in self.worse)
         return f"Table {table}: {condition} {WORDS[self.kind]} {rivals}"
+
+    def in_second_family(self) -> "Claim":
+        """The same claim about the rows that stand for these; equal where there are none."""
+        better, *worse = [
+            (table, counterpart(table, condition))
+            for table, condition in (self.better, *self.worse)
+        ]
+        return replace(self, better=better, worse=tuple(worse))
 
 
 @dataclass(frozen=True)
@@ -104,8 +116,17 @@ COSTS = (
     ),
     Cost("6.1", "Effv2s requires about 1.5x more time", "EffV2s training", 1.5),
 )
-# {table: the conditions of it that the claims compare}
-_COMPARED = sorted({row for claim in CLAIMS for row in (claim.better, *claim.worse)})
+# {family: [(a claim of the original, the claim about the family's rows)]}
+TESTED = {
+    FAMILIES[0]: [(claim, claim) for claim in CLAIMS],
+    FAMILIES[1]: [
+        (claim, other) for claim in CLAIMS if (other := claim.in_second_family()) != claim
+    ],
+}
+# {table: the conditions of it that the claims compare, in all families}
+_COMPARED = sorted(
+    {row for pairs in TESTED.values() for _, claim in pairs for row in (claim.better, *claim.worse)}
+)
 CONDITIONS = {
     table: tuple(condition for number, condition in _COMPARED if number == table)
     for table in sorted({number for number, _ in _COMPARED})
@@ -117,7 +138,7 @@ def ledger(
     costs: Mapping[str, float] | None = None,
     absent: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
-    """Every claim on every data set and metric, tested on our results.
+    """Every claim on every data set and metric, tested on our results in both families of rows.
 
     Parameters
     ----------
@@ -130,12 +151,14 @@ def ledger(
 
     Returns
     -------
-    A row for each claim, data set and metric, then one for each cost, with COLUMNS. `effect` is
-    `better` minus `worse` in points of recall, with its 95 % interval over queries
-    (`difference_interval`) and the p value of the exact paired test. Of several rivals it is the
-    one with the highest recall, and p is Holm's. `mean_effect` and `spread` (standard deviation,
-    NaN for one seed) are over seeds. `reported` is the effect in the original's tables, NaN where
-    they have none. For costs `effect` and `reported` are ratios. The verdicts:
+    Rows with COLUMNS: in the original's family one for each claim, data set and metric, then one
+    for each cost; then in the second family one for each claim whose rows have a counterpart, data
+    set and metric. `claim` names the rows that are tested. `effect` is `better` minus `worse` in
+    points of recall, with its 95 % interval over queries (`difference_interval`) and the p value of
+    the exact paired test. Of several rivals it is the one with the highest recall, and p is Holm's.
+    `mean_effect` and `spread` (standard deviation, NaN for one seed) are over seeds. `reported` is
+    the effect in the original's tables, in both families, NaN where they have none. For costs
+    `effect` and `reported` are ratios. The verdicts:
 
     - ">": reproduced when better than every rival with p < ALPHA, contradicted when some rival is
       better with p < ALPHA.
@@ -160,19 +183,49 @@ def ledger(
             known = ", ".join(names)
             raise VgeoError(f"cost {name!r}: {ratio}: give a ratio above 0 for one of {known}")
     published = original.printed().set_index(original.KEY)["value"].to_dict()
-    rows = [
-        _compare(claim, dataset, metric, results, absent, published)
-        for claim in CLAIMS
-        for dataset in claim.datasets
-        for metric in claim.metrics
-    ]
-    rows += [_cost(cost, costs.get(cost.name)) for cost in COSTS]
+    of_family = {
+        family: [
+            _compare(claim, dataset, metric, results, absent)
+            | {"family": family, "reported": _reported(stated, dataset, metric, published)}
+            for stated, claim in pairs
+            for dataset in claim.datasets
+            for metric in claim.metrics
+        ]
+        for family, pairs in TESTED.items()
+    }
+    first, second = (of_family[family] for family in FAMILIES)
+    rows = [*first, *(_cost(cost, costs.get(cost.name)) for cost in COSTS), *second]
     return pd.DataFrame(rows, columns=COLUMNS).astype({"queries": "Int64", "seeds": "Int64"})
 
 
-def verdict_counts(ledger: pd.DataFrame) -> pd.Series:
-    """How many rows of the ledger have each of VERDICTS, in that order."""
-    return ledger["verdict"].value_counts().reindex(VERDICTS, fill_value=0)
+def verdict_counts(ledger: pd.DataFrame) -> pd.DataFrame:
+    """How many rows of the ledger have each of VERDICTS, in that order: a column a family.
+
+    Costs count for the original's family.
+    """
+    counts = pd.crosstab(ledger["verdict"], ledger["family"])
+    return counts.reindex(index=VERDICTS, columns=FAMILIES, fill_value=0)
+
+
+def by_family(ledger: pd.DataFrame) -> pd.DataFrame:
+    """The verdicts of both families side by side.
+
+    Returns
+    -------
+    A row for each comparison that is tested in both: section, quote, claim (about the original's
+    rows), dataset, metric, a column of verdicts for each family, and `same`, whether the two
+    verdicts are equal.
+    """
+    names = {str(claim): str(stated) for stated, claim in TESTED[FAMILIES[1]]}
+    comparison = ["claim", "dataset", "metric"]
+    first, second = (
+        ledger[ledger["family"] == family].rename(columns={"verdict": family})
+        for family in FAMILIES
+    )
+    second = second.assign(claim=second["claim"].map(names))
+    pairs = first.merge(second[[*comparison, FAMILIES[1]]], on=comparison)
+    pairs = pairs[["section", "quote", *comparison, *FAMILIES]]
+    return pairs.assign(same=pairs[FAMILIES[0]] == pairs[FAMILIES[1]])
 
 
 def readable(ledger: pd.DataFrame) -> pd.DataFrame:
@@ -191,6 +244,7 @@ def readable(ledger: pd.DataFrame) -> pd.DataFrame:
             "section": ledger["section"],
             "quote": ledger["quote"],
             "claim": ledger["claim"],
+            "family": ledger["family"],
             "data set": ledger["dataset"].fillna(""),
             "metric": ledger["metric"],
             "effect, points": numbers("effect"),
@@ -254,12 +308,11 @@ def holm(p) -> np.ndarray:
     return adjusted
 
 
-def _compare(claim, dataset, metric, results, absent, published) -> dict:
-    """One row of the ledger: a claim on one data set in one metric."""
+def _compare(claim, dataset, metric, results, absent) -> dict:
+    """One row of the ledger, without family and reported: a claim on one data set, one metric."""
     keys = (claim.better, *claim.worse)
     row = {"section": claim.section, "quote": claim.quote, "claim": str(claim), "dataset": dataset}
     row |= {"metric": metric, "seeds": len(results)}
-    row["reported"] = _reported([published.get((*key, dataset, metric), math.nan) for key in keys])
     of_rows = [
         [of_seed[table][condition].get(dataset) for of_seed in results.values()]
         for table, condition in keys
@@ -331,14 +384,17 @@ def _equivalent(kind: str, effects, p: float, low: float, high: float) -> tuple[
     return ("reproduced" if within else "contradicted"), ""
 
 
-def _reported(values: list[float]) -> float:
+def _reported(claim: Claim, dataset: str, metric: str, published: Mapping) -> float:
     """The printed effect against the best rival; NaN where one is not printed."""
-    return round(values[0] - float(np.max(values[1:])), 1)
+    keys = (claim.better, *claim.worse)
+    value, *rivals = [published.get((*key, dataset, metric), math.nan) for key in keys]
+    return round(value - float(np.max(rivals)), 1)
 
 
 def _cost(cost: Cost, measured: float | None) -> dict:
-    """One row of the ledger: a ratio of times."""
-    row: dict = {"section": cost.section, "quote": cost.quote, "dataset": "", "metric": RATIO}
+    """One row of the ledger: a ratio of times, in the original's family."""
+    row: dict = {"section": cost.section, "quote": cost.quote, "family": FAMILIES[0]}
+    row |= {"dataset": "", "metric": RATIO}
     row |= {"claim": f"{cost.name} takes {cost.ratio:g} times as long", "reported": cost.ratio}
     if measured is None:
         return row | {"verdict": "no data", "reason": "not measured"}

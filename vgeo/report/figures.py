@@ -28,7 +28,7 @@ from sklearn.decomposition import PCA
 
 from vgeo.models.discriminator import Discriminator
 from vgeo.models.geowarp import warp
-from vgeo.models.network import BACKBONES, TRUNK, build, normalise
+from vgeo.models.network import BACKBONES, build, normalise
 from vgeo.photos.images import load_batches, load_image
 from vgeo.photos.places import Dataset
 from vgeo.photos.tables import Photos
@@ -36,6 +36,7 @@ from vgeo.report.measures import IN_DOMAIN, by_domain, quadrilaterals
 from vgeo.report.section import Drawing
 from vgeo.retrieval.describe import darken
 from vgeo.retrieval.metrics import interval
+from vgeo.study.rows import FAMILIES, conditions_of, counterpart
 from vgeo.training.losses import MARGINS, psi
 
 RIGHT, WRONG = "#0072B2", "#D55E00"
@@ -192,13 +193,14 @@ def reversal_pipeline(size: int, weight: float) -> Drawing:
         descriptor, logits = model.head(maps), discriminator(maps)
     names = [type(layer).__name__ for layer in model.aggregation]
     head, stages = [" → ".join(names[:3]), " → ".join(["", *names[3:]])], len(model.stages)
+    frozen = model.frozen_stages
     widths = [str(w.shape[0]) for name, w in discriminator.named_parameters() if "weight" in name]
     judge = [f"{type(discriminator).__name__} {'-'.join(widths)}", f"cross-entropy × {weight:g}"]
     grey, blue, red = "0.92", "#cfe3f3", "#f7d9c4"
     boxes = {
         "images": (0, 1, grey, ["training images (day)", "and night photos", _shape(image)]),
-        "trunk": (1, 1, grey, ["frozen trunk", f"stages 1 to {TRUNK}", _shape(trunk)]),
-        "upper": (2, 1, blue, ["trained", f"stages {TRUNK + 1} to {stages}", _shape(maps)]),
+        "trunk": (1, 1, grey, ["frozen trunk", f"stages 1 to {frozen}", _shape(trunk)]),
+        "upper": (2, 1, blue, ["trained", f"stages {frozen + 1} to {stages}", _shape(maps)]),
         "head": (3.1, 1.6, blue, [*head, _shape(descriptor)]),
         "loss": (4.3, 1.6, blue, ["CosFace loss", "(training images only)"]),
         "reverse": (3.1, 0.4, red, ["average pooling", "gradient × (−1)", str(maps.shape[1])]),
@@ -229,36 +231,39 @@ def reversal_pipeline(size: int, weight: float) -> Drawing:
 
 
 @style()
-def discriminator_accuracy(log: pd.DataFrame) -> Drawing:
-    """The share of photos whose domain the discriminator tells, from a training's log."""
+def discriminator_accuracy(logs: Mapping[str, pd.DataFrame]) -> Drawing:
+    """The share of photos whose domain the discriminator tells, from {model: training's log}."""
     figure, ((axis,),) = panels(6.5, 3.3)
-    rows = log.dropna(subset="domain_accuracy")
-    axis.plot(rows["iteration"], 100 * rows["domain_accuracy"], "o-", ms=4, label="told right")
-    axis.axhline(50, color="0.4", linestyle="--", label="chance")
+    for k, (model, log) in enumerate(logs.items()):
+        rows = log.dropna(subset="domain_accuracy")
+        look = {"marker": MARKERS[k], "linestyle": DASHES[k], "ms": 4, "label": model}
+        axis.plot(rows["iteration"], 100 * rows["domain_accuracy"], **look)
+    axis.axhline(50, color="0.4", linestyle=":", label="chance")
     _from_zero(axis)
     axis.set(xlabel="iteration", ylabel="domains told right, %", ylim=(0, 103))
     legend_below(figure, axis)
     alt = (
-        "Line chart: the share of photos whose domain, day or night, the discriminator tells "
-        "right, against the iteration; a dashed line marks chance, 50 %."
+        f"Line chart with a line for {_listed(logs)}: the share of photos whose domain, day or "
+        "night, the discriminator tells right, against the iteration; a dotted line marks chance, "
+        "50 %."
     )
     return drawing("grl_discriminator", figure, "The discriminator during training", alt)
 
 
 @style()
-def geowarp_training(log: pd.DataFrame) -> Drawing:
-    """GeoWarp's losses against the iteration, from a training's log."""
-    names = [name for name in ("self_supervised", "feature_wise", "consistency") if name in log]
-    figure, (axes,) = panels(3.7 * len(names), 3, 1, len(names))
-    for axis, name in zip(axes, names, strict=True):
-        rows = log.dropna(subset=name)
-        axis.plot(rows["iteration"], rows[name], marker="o", ms=4)
-        axis.set(title=f"{name.replace('_', '-')} loss", xlabel="iteration")
+def geowarp_training(name: str, model: str, log: pd.DataFrame) -> Drawing:
+    """GeoWarp's losses against the iteration, from the log of a model's training."""
+    losses = [loss for loss in ("self_supervised", "feature_wise", "consistency") if loss in log]
+    figure, (axes,) = panels(3.7 * len(losses), 3, 1, len(losses))
+    for axis, loss in zip(axes, losses, strict=True):
+        rows = log.dropna(subset=loss)
+        axis.plot(rows["iteration"], rows[loss], marker="o", ms=4)
+        axis.set(title=f"{loss.replace('_', '-')} loss", xlabel="iteration")
         _from_zero(axis)
     axes[0].set_ylabel("loss")
-    words = _listed([name.replace("_", "-") for name in names])
-    alt = f"{len(names)} line charts against the iteration: {words} loss."
-    return drawing("geowarp_training", figure, "GeoWarp's losses during training", alt)
+    words = _listed([loss.replace("_", "-") for loss in losses])
+    alt = f"{len(losses)} line charts of {model} against the iteration: {words} loss."
+    return drawing(name, figure, f"GeoWarp's losses during training: {model}", alt)
 
 
 # ---- recalls ----
@@ -267,6 +272,8 @@ def geowarp_training(log: pd.DataFrame) -> Drawing:
 @style()
 def compare_recalls(table: pd.DataFrame, title: str) -> Drawing | None:
     """One of the original's tables as a chart: a panel for each data set, a row a condition.
+
+    A line divides the rows of the two families.
 
     Parameters
     ----------
@@ -277,6 +284,7 @@ def compare_recalls(table: pd.DataFrame, title: str) -> Drawing | None:
     present = _present(table)
     if not present:
         return None
+    count = len(set(conditions) & set(conditions_of(number, FAMILIES[0])))
     height = 1.8 + 0.55 * len(conditions)
     figure, (axes,) = panels(3.4 * len(present) + 1.6, height, 1, len(present), sharey=True)
     metrics = list(table["metric"].unique())
@@ -288,6 +296,8 @@ def compare_recalls(table: pd.DataFrame, title: str) -> Drawing | None:
             _beside(axis, rows.loc[conditions], y, m, f"{metric}, ")
         queries = int(of_dataset["queries"].max())
         axis.set(title=f"{dataset} (n = {queries})", xlabel="recall, %", xlim=(-2, 102))
+        if 0 < count < len(conditions):
+            axis.axhline(count - 0.5, color="0.3", linewidth=1, linestyle="-")
     axes[0].set_yticks(range(len(conditions)), conditions)
     axes[0].set_ylim(len(conditions) - 0.5, -0.5)
     figure.suptitle(f"Table {number}: {title}, with 95 % intervals")
@@ -297,14 +307,16 @@ def compare_recalls(table: pd.DataFrame, title: str) -> Drawing | None:
 
 
 @style()
-def brightness_curve(table: pd.DataFrame, rows: Mapping) -> Drawing | None:
-    """Table 3 as curves over the brightness factor.
+def brightness_curve(table: pd.DataFrame, rows: Mapping, family: str) -> Drawing | None:
+    """One family's rows of Table 3 as curves over the brightness factor.
 
     Parameters
     ----------
     table : long form, `tables.COLUMNS`.
     rows : {condition: `study.rows.Evaluation`}, whose model and brightness each condition has.
+    family : one of `study.rows.FAMILIES`.
     """
+    table = table[table["condition"].isin(conditions_of(3, family))]
     table = table.assign(
         model=[rows[condition].model for condition in table["condition"]],
         factor=[rows[condition].night for condition in table["condition"]],
@@ -329,19 +341,23 @@ def brightness_curve(table: pd.DataFrame, rows: Mapping) -> Drawing | None:
     alt = (
         f"Line charts of {_listed(metrics)} on {dataset} against the brightness factor of the "
         f"database, a line for {_listed(table['model'].unique())} with 95 % intervals; open "
-        "diamonds are the published values. The numbers are in Table 3."
+        "diamonds are the published values, where there are any. The numbers are in Table 3."
     )
-    return drawing("brightness_curve", figure, "Table 3 as a chart", alt)
+    name = _of_family("brightness_curve", family)
+    return drawing(name, figure, f"Table 3 as a chart: {family}", alt)
 
 
 @style()
-def multiscale(tables: Mapping[int, pd.DataFrame], models: Mapping[int, str]) -> Drawing | None:
-    """Tables 8 to 13 as a chart: R@1 of the original's rows, which aggregate the database.
+def multiscale(
+    tables: Mapping[int, pd.DataFrame], models: Mapping[int, str], family: str
+) -> Drawing | None:
+    """Tables 8 to 13 as a chart: R@1 of one family's rows that aggregate the database.
 
     Parameters
     ----------
     tables : {number: table in long form, `tables.COLUMNS`}.
-    models : {number: what its table is about}.
+    models : {number: what the family's rows of its table are about}.
+    family : one of `study.rows.FAMILIES`.
     """
     methods, present = ["/", "avg", "sum", "max", "min"], _present(pd.concat(tables.values()))
     if not present:
@@ -349,9 +365,13 @@ def multiscale(tables: Mapping[int, pd.DataFrame], models: Mapping[int, str]) ->
     size = (2.2 * len(tables) + 0.6, 2.1 * len(present) + 1.5, len(present), len(tables))
     figure, axes = panels(*size, sharex=True, sharey=True)
     for row, dataset in zip(axes, present, strict=True):
-        for axis, table in zip(row, tables.values(), strict=True):
+        for axis, (number, table) in zip(row, tables.items(), strict=True):
             cells = table[(table["dataset"] == dataset) & (table["metric"] == "R@1")]
-            cells = cells.set_index("condition").loc[methods]
+            conditions = [
+                method if family == FAMILIES[0] else counterpart(number, method)
+                for method in methods
+            ]
+            cells = cells.set_index("condition").loc[conditions]
             _beside(axis, cells, np.arange(len(methods)), 0, upright=True)
             axis.set(xlim=(-0.5, len(methods) - 0.5), ylim=(0, 100))
             axis.set_xticks(range(len(methods)), methods, fontsize=10)
@@ -361,20 +381,23 @@ def multiscale(tables: Mapping[int, pd.DataFrame], models: Mapping[int, str]) ->
     legend_below(figure, axes[0, 0])
     alt = (
         "Grid of dot charts, a row for each data set and a column for each of Tables "
-        f"{min(tables)} to {max(tables)}: R@1 of one scale (/), avg, sum, max and min, with 95 % "
-        "intervals; open diamonds are the published values. The numbers are in those tables."
+        f"{min(tables)} to {max(tables)}: R@1 with {family} of one scale (/), avg, sum, max and "
+        "min, with 95 % intervals; open diamonds are the published values, where there are any. "
+        "The numbers are in those tables."
     )
-    return drawing("multiscale", figure, "Tables 8 to 13 as a chart", alt)
+    caption = f"Tables {min(tables)} to {max(tables)} as a chart: {family}"
+    return drawing(_of_family("multiscale", family), figure, caption, alt)
 
 
 @style()
-def soups(paths: pd.DataFrame, results: Mapping) -> Drawing | None:
-    """Figure 4: in-domain against shifted-domain R@1.
+def soups(paths: pd.DataFrame, results: Mapping, family: str) -> Drawing | None:
+    """Figure 4: in-domain against shifted-domain R@1 of one family's soups.
 
     Parameters
     ----------
     paths : of `measures.soup_paths`.
-    results : {model: {data set: Result}} of the ingredients and the soups.
+    results : {condition: {data set: Result}} of the ingredients and the soups.
+    family : one of `study.rows.FAMILIES`.
     """
     points = {name: by_domain(of_datasets) for name, of_datasets in results.items()}
     if any(point.isna().any(axis=None) for point in points.values()):
@@ -399,23 +422,26 @@ def soups(paths: pd.DataFrame, results: Mapping) -> Drawing | None:
         f"{_listed(points)} with 95 % intervals, and for mixtures on the lines between each two "
         "ingredients."
     )
-    caption = "Figure 4. Soups, and the lines between their ingredients"
-    return drawing("figure_04", figure, caption, alt)
+    caption = f"Figure 4. Soups, and the lines between their ingredients: {family}"
+    return drawing(_of_family("figure_04", family), figure, caption, alt)
 
 
 @style()
-def claims_chart(name: str, caption: str, ledger: pd.DataFrame) -> Drawing | None:
+def claims_chart(name: str, caption: str, ledger: pd.DataFrame, family: str) -> Drawing | None:
     """The claims that compare recalls: our effects, their intervals and the original's effects.
 
     Parameters
     ----------
     ledger : rows of `claims.ledger`.
+    family : the one of `study.rows.FAMILIES` whose rows are shown.
     """
-    rows = ledger.dropna(subset="ci_low")
+    rows = ledger[ledger["family"] == family].dropna(subset="ci_low")
+    caption = f"{caption}, with {family}"
     if rows.empty:
         return None
     claims, datasets = list(rows["claim"].unique()), list(rows["dataset"].unique())
-    labels = [textwrap.fill(claim.replace("Table ", "T"), 46) for claim in claims]
+    short = [claim.replace("Table ", "T").replace(f"{family}: ", "") for claim in claims]
+    labels = [textwrap.fill(words, 46) for words in short]
     heights = np.array([max(2.0, 1.2 * (1 + label.count("\n"))) for label in labels])
     places = dict(zip(claims, np.cumsum(heights) - heights / 2, strict=True))
     size = (3.4 + 2.6 * len(datasets), 0.19 * heights.sum() + 1.8, 1, len(datasets))
@@ -451,7 +477,7 @@ def claims_chart(name: str, caption: str, ledger: pd.DataFrame) -> Drawing | Non
         "with its 95 % interval, marked as reproduced, contradicted or not decidable; open "
         "diamonds are the original's effects. The numbers are in the ledger."
     )
-    return drawing(name, figure, caption, alt)
+    return drawing(_of_family(name, family), figure, caption, alt)
 
 
 # ---- descriptors and photos ----
@@ -601,6 +627,11 @@ def drawing(name: str, figure: Figure, caption: str, alt: str, photos: bool = Fa
     return Drawing(name, figure, caption, alt, photos)
 
 
+def _of_family(name: str, family: str) -> str:
+    """The file's name of a figure that is drawn for each family; the original's has no ending."""
+    return name if family == FAMILIES[0] else f"{name}_{family.lower()}"
+
+
 def panels(width: float, height: float, rows: int = 1, columns: int = 1, **options):
     """A figure of so many inches and its rows x columns axes; pyplot does not know of it."""
     figure = Figure((width, height), layout="constrained")
@@ -614,17 +645,19 @@ def error_bars(rows: pd.DataFrame) -> np.ndarray:
 
 
 def _beside(axis: Axes, rows: pd.DataFrame, at, k: int, words="", upright=False, line="none"):
-    """Our recalls with intervals, the k-th series, and the published ones as open diamonds."""
+    """Our recalls with intervals, the k-th series, and the published ones, if any, as open
+    diamonds.
+    """
     ours, theirs = rows["value"], rows["published"].astype(float)
     look: dict[str, Any] = {"linestyle": line, "marker": MARKERS[k], "capsize": 3}
     look |= {"color": COLOURS[k], "label": f"{words}ours"}
     published: dict[str, Any] = {"color": COLOURS[k], "label": f"{words}published", "mfc": "none"}
     if upright:
         axis.errorbar(at, ours, yerr=error_bars(rows), **look)
-        axis.plot(at, theirs, "D", **published)
     else:
         axis.errorbar(ours, at, xerr=error_bars(rows), **look)
-        axis.plot(theirs, at, "D", **published)
+    if theirs.notna().any():
+        axis.plot(*((at, theirs) if upright else (theirs, at)), "D", **published)
 
 
 def _from_zero(axis: Axes) -> None:

@@ -3,7 +3,6 @@
 The table and the limits are computed from a results folder; the page and the README show them.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,20 +13,20 @@ import pandas as pd
 from vgeo.errors import VgeoError
 from vgeo.files import write
 from vgeo.report import original, tables
-from vgeo.report.claims import ALPHA, VERDICTS
-from vgeo.study.profiles import PROFILES
+from vgeo.report.claims import ALPHA, TESTED, VERDICTS, by_family, verdict_counts
+from vgeo.report.measures import NAMES
+from vgeo.study.rows import DATASETS, FAMILIES, LITE, RESNET
 
 DECIDED = VERDICTS[:3]  # all but "no data"
 BEGIN, END = "<!-- findings -->", "<!-- /findings -->"
-COLUMNS = ["change", "the original: claim and effect", "effect here", " / ".join(DECIDED)]
+CLAIMED, QUOTED = "in the original", "the original says"
+COLUMNS = ["change", QUOTED, CLAIMED, *FAMILIES]
 NOTE = (
-    "Effects: points of R@1 in the claimed direction (95 % interval; exact paired p). Last column: "
-    "verdicts on all that the original's text says about the change."
+    f"Points of R@1 ({', '.join(DATASETS)}) in the claimed direction (95 % interval; * where the "
+    f"exact paired p < {ALPHA}). The last line of a cell counts the comparisons and costs that are "
+    f"{' / '.join(DECIDED)}."
 )
-START = {
-    "city": "weights trained on rendered streets of other cities",
-    "imagenet": "ImageNet weights",
-}
+START = {"city": "the weights of vgeo/models/pretrained", "imagenet": "ImageNet weights"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ CHANGES = (
     Change("loss", ("1.3",), {"": "Table 1: CosFace better than SphereFace, ArcFace"}),
     Change("gradient reversal", ("3",), {"": "Table 2: GRL better than baseline"}),
     Change(
-        "brightness filter, factor 0.15",
+        "brightness filter 0.15",
         ("4.1",),
         {"": "Table 3: baseline brightness=0.15 better than baseline brightness=none"},
     ),
@@ -67,28 +66,41 @@ CHANGES = (
 )
 
 
-def changes(claims: pd.DataFrame) -> pd.DataFrame:
-    """The ledger in seven rows, one for each change: COLUMNS of text, lines divided by newlines."""
-    rows = []
+def changes(ledger: pd.DataFrame) -> pd.DataFrame:
+    """The ledger in seven rows, one for each change: COLUMNS of text, lines divided by newlines.
+
+    A family's last line holds the counts of DECIDED.
+    """
+    rows, everywhere = [], list(ledger["dataset"].dropna().unique())
+    everywhere = [name for name in everywhere if name]  # costs have none
     for change in CHANGES:
-        about = claims[claims["section"].astype(str).isin(change.sections)]
-        verdicts = [str((about["verdict"] == verdict).sum()) for verdict in DECIDED]
-        claimed, measured = [], []
-        for word, claim in change.shown.items():
-            shown = original.rows_of(about[(about["claim"] == claim) & (about["metric"] == "R@1")])
-            printed = [f"{row.reported:+.1f}" for row in shown]
-            claimed += [f"{word}“{row.quote}” ({', '.join(printed)})" for row in shown[:1]]
-            measured.append(word + "\n".join(map(_effect, shown)))
-        cells = [change.name, "\n".join(claimed), "\n".join(measured), " / ".join(verdicts)]
-        rows.append(cells)
+        about = ledger[ledger["section"].astype(str).isin(change.sections)]
+        row: dict[str, list[str]] = {QUOTED: [], CLAIMED: []}
+        for family in FAMILIES:
+            of_family = about[about["family"] == family]
+            names = {str(stated): str(claim) for stated, claim in TESTED[family]}
+            row[family] = []
+            for word, claim in change.shown.items():
+                chosen = _is(of_family, claim=names[claim], metric="R@1")
+                shown = original.rows_of(of_family[chosen])
+                where = [row.dataset for row in shown]
+                if family == FAMILIES[0]:
+                    row[QUOTED] += [f"{word}“{each.quote}”" for each in shown[:1]]
+                    printed = [f"{each.reported:+.1f}" for each in shown]
+                    row[CLAIMED].append(word + ", ".join(printed))
+                place = "" if where == everywhere else f"{_listed(where)} "
+                row[family].append(word + place + ", ".join(map(_effect, shown)))
+            counts = of_family["verdict"].value_counts().reindex(DECIDED, fill_value=0)
+            row[family].append(" / ".join(map(str, counts)))
+        rows.append({"change": change.name} | {name: "\n".join(row[name]) for name in row})
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _effect(row) -> str:
     if pd.isna(row.effect):
-        return f"{row.dataset}: no data"
-    interval = f"{row.ci_low:+.1f} to {row.ci_high:+.1f}"
-    return f"{row.dataset} {row.effect:+.1f} ({interval}; {tables.p_value(row.p)})"
+        return "no data"
+    clear = "*" if row.p < ALPHA else ""
+    return f"{row.effect:+.1f}{clear} ({row.ci_low:.1f} to {row.ci_high:.1f})"
 
 
 def limits(results: str | os.PathLike) -> list[str]:
@@ -112,40 +124,44 @@ def limits(results: str | os.PathLike) -> list[str]:
         )
         each = tests["dataset"].groupby(words, sort=False).agg(lambda names: _listed(list(names)))
         lines.append(f"Databases: {'; '.join(f'{text} ({on})' for text, on in each.items())}.")
-    if (recalls := _read(folder, "recalls_losses")) is not None:
-        lines.append(_training(folder, recalls))
+    if (starts := _read(folder, "starts")) is not None:
+        lines.append(_training(starts))
     return lines
 
 
-def _training(folder: Path, recalls: pd.DataFrame) -> str:
-    """What the trainings start from, and how far CosFace's moves the R@1 of the start."""
-    path = folder / "run.json"
-    run = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    known = PROFILES.get(run.get("profile", ""))
-    text = f"Trainings start from {START[known.weights]}. " if known else ""
-    of_start, trained = (
-        recalls[_is(recalls, condition=condition, metric="R@1")].set_index("dataset")
-        for condition in ("starting weights", "CosFace")
-    )
-    moves = (trained["value"] - of_start["value"]).dropna()
-    each = _listed([f"{points:+.1f} points on {dataset}" for dataset, points in moves.items()])
-    text += f"CosFace training moves the start's R@1 by {each}; "
-    tests = _read(folder, "paired_losses")
-    if tests is not None:
-        wanted = {"condition": "CosFace", "against": "starting weights", "metric": "R@1"}
-        tests = tests[_is(tests, **wanted)]
-    if tests is None or tests.empty:
-        clear = trained["ci_low"].gt(of_start["ci_high"]) | trained["ci_high"].lt(
-            of_start["ci_low"]
-        )
-        text += f"the 95 % intervals before and after are apart on {clear.sum()}"
-    else:
-        clear = tests["p"] < ALPHA
-        text += f"the exact paired test finds more than chance (p < {ALPHA}) on {clear.sum()}"
-    text += f" of {len(moves)} data sets."
-    if not clear.any():
-        text += " So comparisons of trainings say little about the techniques."
+def _training(starts: pd.DataFrame) -> str:
+    """What each backbone starts from, and how far CosFace's training moves the R@1 of two starts.
+
+    Parameters
+    ----------
+    starts : of `measures.starts`.
+    """
+    each = [
+        f"{_listed([NAMES[name] for name in backbones])} from {START[str(weights)]}"
+        for weights, backbones in starts.groupby("weights", sort=False)["backbone"].unique().items()
+    ]
+    shown = starts[starts["backbone"].isin([RESNET, LITE])]
+    text = f"Trainings start: {', '.join(each)}. {training_moves(shown)}"
+    least = shown.groupby("backbone", sort=False)["p"].min()
+    if still := [NAMES[name] for name in least[~(least < ALPHA)].index]:
+        text += f" So comparisons of {_listed(still)}'s trainings say little about the techniques."
     return text
+
+
+def training_moves(starts: pd.DataFrame) -> str:
+    """How far training moves the R@1 of each backbone's start, in a sentence.
+
+    Parameters
+    ----------
+    starts : rows of `measures.starts`.
+    """
+    of_backbones = []
+    for name, rows in starts.groupby("backbone", sort=False):
+        moves = zip(rows["difference"], rows["p"].map(tables.p_value), strict=True)
+        points = _listed([f"{difference:+.1f} ({p})" for difference, p in moves])
+        of_backbones.append(f"{NAMES[str(name)]}'s by {points} points")
+    where = _listed(list(starts["dataset"].unique()))
+    return f"Training by CosFace moves R@1 on {where}: {'; '.join(of_backbones)}."
 
 
 def findings_table(
@@ -160,15 +176,41 @@ def findings_table(
     """
     ledger = pd.read_csv(claims)
     lines = [f"- {line}" for line in (limits or [])]
-    table = changes(ledger).map(lambda text: text.replace("\n", "<br>"))
+    # the ledger and the page have the quotes
+    table = changes(ledger).drop(columns=QUOTED).map(lambda text: text.replace("\n", "<br>"))
     return "\n".join([*lines, f"- {summary(ledger)}", "", tables.markdown(table), "", note])
 
 
 def summary(ledger: pd.DataFrame) -> str:
-    """The counts of all verdicts in a sentence."""
-    counts = ledger["verdict"].value_counts()
-    each = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts]
-    return f"Of {len(ledger)} comparisons and costs in the original's text: {_listed(each)}."
+    """The counts of all verdicts by family, and in how many comparisons the families agree."""
+    of_families = [
+        _listed([f"{count} {verdict}" for verdict, count in counts.items() if count])
+        + f" with {family}"
+        for family, counts in verdict_counts(ledger).items()
+    ]
+    pairs = by_family(ledger)
+    decided = pairs["same"] & pairs[FAMILIES[0]].isin(VERDICTS[:2])
+    return (
+        f"Of the original's comparisons and costs: {'; '.join(of_families)}. Both families agree "
+        f"in {pairs['same'].sum()} of {len(pairs)} comparisons ({decided.sum()} of them decided) "
+        f"and are opposite in {_opposite(pairs).sum()}."
+    )
+
+
+def opposites(ledger: pd.DataFrame) -> list[str]:
+    """The claims that one family reproduces and the other contradicts, a sentence for each."""
+    pairs, sentences = by_family(ledger), []
+    chosen = pairs[_opposite(pairs)]
+    for (claim, *verdicts), rows in chosen.groupby(["claim", *FAMILIES], sort=False):
+        where = _listed([f"{row.dataset} {row.metric}" for row in original.rows_of(rows)])
+        each = _listed([f"{v} with {f}" for v, f in zip(verdicts, FAMILIES, strict=True)])
+        sentences.append(f"Opposite: “{claim}” is {each} ({where}).")
+    return sentences
+
+
+def _opposite(pairs: pd.DataFrame) -> pd.Series:
+    """Which rows of `claims.by_family` are reproduced in one family, contradicted in the other."""
+    return pairs[list(FAMILIES)].isin(VERDICTS[:2]).all(axis=1) & ~pairs["same"]
 
 
 def update_readme(readme: str | os.PathLike, results: str | os.PathLike) -> None:

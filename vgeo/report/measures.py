@@ -16,9 +16,11 @@ from vgeo.models.network import build, freeze, normalise
 from vgeo.photos.images import load_batches, load_image
 from vgeo.photos.places import Dataset
 from vgeo.photos.tables import Photos
-from vgeo.report.tables import best_published, measured
+from vgeo.report.original import rows_of
+from vgeo.report.tables import best_published, measured, paired_tests
 from vgeo.retrieval.describe import describe
 from vgeo.retrieval.metrics import recall
+from vgeo.study.rows import EFFNET, LITE, RESNET, Evaluation
 from vgeo.training.augment import recoloured
 from vgeo.training.geowarp import mean_corner_error, self_supervised_pairs
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from vgeo.study.study import Study
 
 IN_DOMAIN = "sf-xs"  # its queries are of the city that the training photos show
+NAMES = {RESNET: "ResNet18", EFFNET: "EfficientNetV2-S", LITE: "EfficientNet-Lite0"}
+PLAIN = {RESNET: "CosFace", EFFNET: "EffV2s", LITE: "EffLite0"}  # each one's training by CosFace
 
 
 def dataset_counts(datasets: Mapping[str, Dataset]) -> pd.DataFrame:
@@ -242,6 +246,31 @@ def backbone_costs(study: "Study", names: Sequence[str], photos: int = 128) -> p
         row["validation R@1 of the start"] = validation(study, study.start(trained.backbone))
         rows.append(row | {"validation R@1": validation(study, trained)})
     return pd.DataFrame(rows).round(1)
+
+
+def starts(study: "Study") -> pd.DataFrame:
+    """What training by CosFace adds to the starting weights of each backbone.
+
+    Returns
+    -------
+    A row for each backbone and data set: the name of the starting weights (a profile's `weights`),
+    R@1 in percent of the start and of the trained model, each with its 95 % interval, the
+    difference in points, and the p value of the exact paired test.
+    """
+    rows, sets = [], study.data.test_sets
+    for backbone, name in PLAIN.items():
+        start = study.start(backbone)
+        before = {dataset: study.search(start, sets[dataset]) for dataset in sets}
+        after = study.evaluate({name: Evaluation(name)})[name]
+        for test in rows_of(paired_tests({"start": before, name: after}, "start")):
+            row: dict[str, Any] = {"backbone": backbone, "dataset": test.dataset}
+            row["weights"] = study.trainings.source(backbone)
+            for stage, results in {"start": before, "trained": after}.items():
+                value, low, high, row["queries"] = measured(results[test.dataset], 1).values()
+                row |= {f"{stage} R@1": round(value, 2), f"{stage} ci_low": round(low, 2)}
+                row[f"{stage} ci_high"] = round(high, 2)
+            rows.append(row | {"difference": round(test.difference, 2), "p": test.p})
+    return pd.DataFrame(rows)
 
 
 def validation(study: "Study", model) -> float:

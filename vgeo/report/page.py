@@ -1,6 +1,7 @@
 """`report.html`: everything in a results folder on one page that needs nothing beside it."""
 
 import base64
+import io
 import json
 import os
 import re
@@ -19,7 +20,8 @@ from vgeo.files import write
 from vgeo.report import claims, findings, original, tables
 from vgeo.report.section import read_sections
 
-# The rows that answer "did it help?": our words, table, condition. The others change the first.
+# The rows that answer "did it help?": our words, table, condition. The first is the original's
+# baseline; the last three repeat the baseline and two changes with EfficientNet-Lite0.
 HEADLINES = (
     ("CosPlace (ResNet18, CosFace): the baseline", 1, "CosFace"),
     ("ArcFace", 1, "ArcFace"),
@@ -31,6 +33,9 @@ HEADLINES = (
     ("greedy soup of the three losses", 6, "Model Soup"),
     ("EfficientNetV2-S, GeoWarp and GRL merged (SIF)", 7, "GeoWarp + GRL (SIF)"),
     ("GRL at five scales, averaged", 8, "avg"),
+    ("the baseline with EfficientNet-Lite0", 1, "EffLite0: CosFace"),
+    ("GRL with EfficientNet-Lite0", 2, "EffLite0: GRL"),
+    ("GeoWarp's re-ranking with EfficientNet-Lite0", 4, "EffLite0: baseline + GeoWarp"),
 )
 FOLDED = 30  # a table with more rows is shown when its title is clicked
 
@@ -181,7 +186,7 @@ def _table(folder: Path, name: str, caption: str, reasons: Mapping[str, str] | N
         grid = _wide(pd.read_csv(folder / "tables" / f"{name}.csv"), reasons)
     elif name == "claims":
         grid = _ledger(pd.read_csv(folder / "tables" / f"{name}.csv"))
-        counted = _counted(raw, "section", "verdict", list(claims.VERDICTS))
+        counted = _counted(raw, "section", "verdict", list(claims.VERDICTS), "family")
     elif name == "audit":
         grid = _grid(raw.drop(columns="evidence"))
         counted = _counted(raw, "rule", "table", sorted(raw["table"].unique(), key=int))
@@ -207,12 +212,18 @@ def _ledger(table: pd.DataFrame) -> dict:
     return {"head": list(view)[2:], "groups": groups}
 
 
-def _counted(table: pd.DataFrame, rows: str, columns: str, order: list[str]) -> dict:
-    """How often each pair of values of two columns occurs, with totals."""
-    counts = pd.crosstab(table[rows], table[columns], margins=True, margins_name="all")
-    counts = counts.reindex(index=[*table[rows].unique(), "all"], columns=[*order, "all"])
-    counts.columns = [f"Table {name}" if str(name).isdigit() else str(name) for name in counts]
-    return _grid(counts.fillna(0).astype(int).astype(object).reset_index(names=rows))
+def _counted(
+    table: pd.DataFrame, rows: str, columns: str, order: list[str], groups: str | None = None
+) -> dict:
+    """How often each pair of values of two columns occurs, with totals, in each of the groups."""
+    head, counted = ["", *order, "all"], []
+    for title, part in table.groupby(groups, sort=False) if groups else [("", table)]:
+        counts = pd.crosstab(part[rows], part[columns], margins=True, margins_name="all")
+        counts = counts.reindex(index=[*part[rows].unique(), "all"], columns=head[1:])
+        cells = counts.fillna(0).astype(int).astype(object).reset_index().to_numpy().tolist()
+        counted.append({"title": title, "rows": cells})
+    words = [f"Table {name}" if name.isdigit() else name for name in head[1:]]
+    return {"head": [rows, *words], "groups": counted}
 
 
 def _found(folder: Path) -> dict | None:
@@ -285,14 +296,17 @@ def _flat(values: dict) -> pd.DataFrame:
 
 
 def _figure(folder: Path, name: str, caption: str, alt: str) -> dict:
-    """One figure for the template, the smaller of its two files within the page; CSS pixels."""
+    """One figure for the template, in the smallest form without loss; sides in CSS pixels."""
     png, svg = (folder / "figures" / f"{name}.{suffix}" for suffix in ("png", "svg"))
+    forms = {"svg+xml": svg.read_bytes()} if svg.exists() else {}
     with Image.open(png) as image:
         dpi = image.info.get("dpi", (96, 96))[0]
         width, height = (round(side * 96 / dpi) for side in image.size)
-    small = svg.exists() and svg.stat().st_size < png.stat().st_size
-    kind, data = ("svg+xml", svg) if small else ("png", png)
-    encoded = base64.b64encode(data.read_bytes()).decode()
+        webp = io.BytesIO()
+        image.convert("RGB").save(webp, "WEBP", lossless=True, quality=100)
+        forms |= {"png": png.read_bytes(), "webp": webp.getvalue()}
+    kind, data = min(forms.items(), key=lambda form: len(form[1]))
+    encoded = base64.b64encode(data).decode()
     return {
         **{"id": f"figure-{_slug(name)}", "file": f"figures/{name}.png", "caption": caption},
         **{"alt": f"{caption}. {alt}", "src": f"data:image/{kind};base64,{encoded}"},

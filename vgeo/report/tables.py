@@ -8,6 +8,7 @@ import pandas as pd
 
 from vgeo.report import original
 from vgeo.retrieval.metrics import interval, paired_test, recall
+from vgeo.study.rows import FAMILIES, conditions_of, counterpart
 
 COLUMNS = [*original.KEY, "value", "ci_low", "ci_high", "queries", "published"]
 NOTE = (
@@ -90,6 +91,27 @@ def paired_tests(
     columns = ["condition", "against", "dataset", "metric", "difference"]
     columns += ["only it is right", "only the other is right", "p"]
     return pd.DataFrame(rows, columns=columns).round({"difference": 4, "p": 6})
+
+
+def paired_in_families(
+    number: int, results: Mapping, against: str, others: Collection[str] | None = None, n: int = 1
+) -> pd.DataFrame:
+    """`paired_tests` of one of the original's tables, within each family of rows.
+
+    Parameters
+    ----------
+    number : of the table.
+    against, others : conditions of the original's family. In the second family the conditions that
+        stand for them are compared (`rows.counterpart`).
+    """
+    first = conditions_of(number, FAMILIES[0])
+    others = [name for name in first if name != against] if others is None else others
+    second = [counterpart(number, name) for name in others]
+    tests = [
+        paired_tests(results, against, others, n),
+        paired_tests(results, counterpart(number, against), second, n),
+    ]
+    return pd.concat(tests, ignore_index=True)
 
 
 def findings(comparison: pd.DataFrame, level: float = 0.05) -> str:

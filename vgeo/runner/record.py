@@ -10,6 +10,7 @@ import vgeo
 from vgeo import files
 from vgeo.errors import VgeoError
 from vgeo.models.weights import weights_hash
+from vgeo.report.findings import START
 from vgeo.study.costs import machine
 from vgeo.study.rows import TRAININGS
 from vgeo.study.study import Study
@@ -64,14 +65,14 @@ class Record:
         """Records the run's profile, data, starting weights, versions and machine."""
         p, classes = study.profile, study.data.classes
         train = f"{len(classes.photos)} images, {classes.count} classes, group {classes.group}"
-        backbones = sorted({row.backbone for row in TRAININGS.values()})
-        starts = {name: weights_hash(study.start(name).weights) for name in backbones}
+        starts = {name: weights_hash(study.start(name).weights) for name in backbones()}
         versions = {name: version(name) for name in PACKAGES}
         header = {
             "profile": p.name,
             "image_size": p.image_size,
             "test_size": p.test_size or "their own",
             "seeds": list(p.seeds),
+            "start": start_of(study),
             "data": study.data.identities() | {"train": train},
             "starting_weights": starts,
             "versions": {"vgeo": vgeo.__version__, "python": platform.python_version()} | versions,
@@ -120,6 +121,22 @@ class Record:
 
     def _save(self) -> None:
         files.write(self.path, json.dumps(self.content, indent=2) + "\n")
+
+
+def backbones() -> list[str]:
+    """The backbones of the study's trainings."""
+    return sorted({row.backbone for row in TRAININGS.values()})
+
+
+def start_of(study: Study) -> str:
+    """What the trainings start from, in words."""
+    by_source: dict[str, list[str]] = {}
+    for name in backbones():
+        by_source.setdefault(study.trainings.source(name), []).append(name)
+    words = "; ".join(
+        f"{START[source]} ({', '.join(names)})" for source, names in by_source.items()
+    )
+    return words + ("; head whitened on training photos" if study.profile.whitens_head else "")
 
 
 def read(path: Path) -> dict:

@@ -13,7 +13,7 @@ from vgeo.errors import VgeoError
 from vgeo.report.page import write_page
 from vgeo.runner.execute import execute
 from vgeo.runner.progress import follow
-from vgeo.runner.record import BEFORE, Record
+from vgeo.runner.record import BEFORE, Record, backbones
 from vgeo.runner.unchanged import (
     PAGE,
     Unchanged,
@@ -27,7 +27,7 @@ from vgeo.study.rows import TABLES, TRAININGS
 from vgeo.study.study import Study
 
 
-def run_study(profile: str, data=None, image_size=None, seeds=None) -> None:
+def run_study(profile: str, data=None, image_size=None, seeds=None, start=None) -> None:
     """Executes every notebook of the study that is not unchanged, then writes the page of them all.
 
     Prints a line for each notebook and where the results are. Of two runs that write the same
@@ -35,14 +35,14 @@ def run_study(profile: str, data=None, image_size=None, seeds=None) -> None:
 
     Parameters
     ----------
-    profile, data, image_size, seeds : as `study.study.Study` takes them.
+    profile, data, image_size, seeds, start : as `study.study.Study` takes them.
 
     Raises
     ------
-    VgeoError : see `execute`; or the disk has no room.
+    VgeoError : see `execute`; or the disk has no room, or a backbone has no starting weights.
     """
-    study = Study(profile, data, image_size, seeds)
-    parameters = parameters_of(profile, data, image_size, seeds)
+    study = Study(profile, data, image_size, seeds, start)
+    parameters = parameters_of(profile, data, image_size, seeds, start)
     run_notebooks(study, parameters, notebooks_of())
 
 
@@ -65,6 +65,7 @@ def _run(study: Study, parameters: dict, notebooks: list[Path]) -> None:
     print_skipped(notebooks[:first])
     if first < len(notebooks):
         check_room(study)
+        check_starts(study)
         skipped = [BEFORE, *(path.stem for path in notebooks[:first])] if first else []
         record = Record(results / "run.json", skipped)
         _prepare(study, parameters, record)
@@ -113,7 +114,18 @@ def check_room(study: Study) -> None:
         )
 
 
-def compute(profile: str, data=None, image_size=None, seeds=None, evaluates: bool = True) -> None:
+def check_starts(study: Study) -> None:
+    """Finds or downloads the starting weights of every backbone, before anything takes long.
+
+    Raises VgeoError where that fails.
+    """
+    for backbone in backbones():
+        study.descriptions.hash(study.trainings.given(backbone))
+
+
+def compute(
+    profile: str, data=None, image_size=None, seeds=None, start=None, evaluates: bool = True
+) -> None:
     """Makes every training of a profile and prints a line for each.
 
     The processes that torchrun starts share the work of each training, and of describing and
@@ -121,12 +133,13 @@ def compute(profile: str, data=None, image_size=None, seeds=None, evaluates: boo
 
     Parameters
     ----------
-    profile, data, image_size, seeds : as `study.study.Study` takes them.
+    profile, data, image_size, seeds, start : as `study.study.Study` takes them.
     evaluates : also makes the predictions that all tables are computed from.
     """
-    study = Study(profile, data, image_size, seeds)
+    study = Study(profile, data, image_size, seeds, start)
     if is_first():
         check_room(study)
+    check_starts(study)
     for seed in study.profile.seeds:
         for name in TRAININGS:
             print(f"{name}, seed {seed}: {study.train(name, seed).weights}", flush=True)

@@ -77,16 +77,22 @@ def notebooks_of(root: Path | None = None) -> list[Path]:
     return sorted(((root or clone()) / "notebooks").glob("[0-9]*.ipynb"))
 
 
-def parameters_of(profile: str, data=None, image_size=None, seeds=None) -> dict:
-    """The parameters of the study's notebooks."""
+def parameters_of(profile: str, data=None, image_size=None, seeds=None, start=None) -> dict:
+    """The parameters of the study's notebooks; `start` is None where it is the profile's own."""
     data = str(Path(data).resolve()) if data else None
-    return {"profile": profile, "data": data, "image_size": image_size, "seeds": seeds}
+    if start is not None:  # the profiles import torch
+        from vgeo.study.profiles import profile as named
+
+        start = start if start != named(profile).weights else None
+    numbers = {"image_size": image_size, "seeds": seeds}
+    return {"profile": profile, "data": data, **numbers, "start": start}
 
 
-def nothing_new(profile: str, data=None, image_size=None, seeds=None) -> bool:
+def nothing_new(profile: str, data=None, image_size=None, seeds=None, start=None) -> bool:
     """Whether a whole run can be skipped. Prints so."""
-    results, notebooks = results_of(profile, data), notebooks_of()
-    unchanged = Unchanged(results, parameters_of(profile, data, image_size, seeds))
+    parameters, notebooks = parameters_of(profile, data, image_size, seeds, start), notebooks_of()
+    results = results_of(profile, data, parameters["start"])
+    unchanged = Unchanged(results, parameters)
     if unchanged.count([*notebooks, PAGE]) <= len(notebooks):
         return False
     print_skipped(notebooks)
