@@ -6,11 +6,9 @@ from pathlib import Path
 import torch
 
 from vgeo.device import autocast, device
-from vgeo.models.network import DIM, freeze
-from vgeo.models.weights import CITY_WEIGHTS
-from vgeo.study.descriptions import load
+from vgeo.models.network import DIM, build, freeze
 from vgeo.study.profiles import Profile
-from vgeo.study.rows import TRAININGS
+from vgeo.study.rows import LITE, TRAININGS
 from vgeo.training.loop import Recipe
 from vgeo.training.losses import MARGINS, AngularMarginLoss
 
@@ -27,8 +25,9 @@ def seconds(work):
 
 
 def city_model(backbone):
-    """The model with the packaged weights, in evaluation mode, on the device."""
-    return load(CITY_WEIGHTS / f"{backbone}.safetensors", backbone)
+    """The model with the starting weights that need no download, on the device, to evaluate."""
+    model = build(backbone, "imagenet" if backbone == LITE else "city").to(device())
+    return model.to(memory_format=torch.channels_last).eval()
 
 
 def recipe_of(profile: Profile, name: str, precision: str, **changes) -> Recipe:
@@ -44,7 +43,7 @@ def training_step(recipe, classes):
     pass and optimizers' steps.
     """
     model = city_model(recipe.backbone).train()
-    freeze(model)
+    freeze(model, recipe.keeps_statistics)
     criterion = AngularMarginLoss(DIM, classes, MARGINS[recipe.margin]).to(device())
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizers = [

@@ -9,6 +9,7 @@ nothing. WEIGHTS is the folder of the starting weights; the tables go to FOLDER/
 import os
 import signal
 import sys
+import traceback
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,11 @@ from vgeo.study.rows import TABLES  # noqa: E402
 from vgeo.study.study import Study  # noqa: E402
 
 NUMBERS = (2, 4)  # tables of trainings with and without a technique, and of re-ranking
-PROFILE = replace(TINY, store_trunk=64, training=replace(TINY.training, epochs=2))
+# with all that smoke and city do at the start
+TRAINING = replace(TINY.training, epochs=2, class_means=True, keeps_statistics=True)
+# a head whitened on 12 photos puts them all at the same distance, sqrt(2): all pairs are near
+WARP = replace(TINY.geowarp, near=2.0)
+PROFILE = replace(TINY, store_trunk=64, whitens_head=True, training=TRAINING, geowarp=WARP)
 
 
 def run(photos: str, weights: str, folder: str) -> None:
@@ -83,6 +88,8 @@ def attempt(arguments: list[str], point: int = 0) -> int:
             run(*arguments)
             print(f"writes: {count()}", flush=True)
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

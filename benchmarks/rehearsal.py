@@ -55,7 +55,7 @@ ITERATIONS = 60 if GPU else 3  # of each training; the first two warm up
 IMAGES = 1024 if GPU else 16  # described at each scale
 PAIRS = 1600 if GPU else 40
 # Bytes: GeoWarp's joint training of the larger network was killed on a machine with 24 GiB.
-JOINT = {"efficientnet_v2_s": 26e9, "resnet18": 0}
+JOINT = {"efficientnet_v2_s": 26e9}
 TARGET = RESULTS / "rehearsal.csv"
 CITY = Plan(
     size=PAPER.image_size,
@@ -223,7 +223,7 @@ def measure(work, backbone, detail, study, classes, folder):
     photos = study.data.test_sets["sf-xs"].database.paths
     if work == "train":
         memory = psutil.virtual_memory().total
-        if detail == "GeoWarp" and not GPU and memory < JOINT[backbone]:
+        if detail == "GeoWarp" and not GPU and memory < JOINT.get(backbone, 0):
             print(f"{backbone}, GeoWarp: not enough memory to train it here")
             return None, None
         trainings = TRAININGS.items()

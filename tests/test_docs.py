@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torchvision.models as zoo
 
 from vgeo.__main__ import _parser
 from vgeo.models.network import build
@@ -93,6 +94,14 @@ def test_run_all_is_called_with_profiles_and_options_of_vgeo_run():
         if words != ["--setup"]:
             options = _parser().parse_args(["run", *(words or ["city"])])
             assert options.profile in PROFILES
+
+
+def test_the_files_to_download_are_torchvisions():
+    """docs/your-data.md names what `--start imagenet` needs where there is no network."""
+    page = TEXTS[ROOT / "docs/your-data.md"]
+    for weights in (zoo.ResNet18_Weights, zoo.EfficientNet_V2_S_Weights):
+        megabytes = weights.IMAGENET1K_V1.meta["_file_size"]
+        assert f"| {weights.IMAGENET1K_V1.url} | {megabytes:.0f} MB |" in page
 
 
 def test_the_last_line_of_a_run(tmp_path, capsys):

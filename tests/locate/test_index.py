@@ -216,7 +216,7 @@ def test_too_few_photos_take_the_shipped_calibration(tmp_path, make_street, mode
 
 def test_the_shipped_calibration_is_of_the_packaged_weights(model):
     shipped = json.loads(SHIPPED.read_text())
-    assert shipped["weights_hash"] == weights_hash(model) and shipped["size"] == 128
+    assert shipped["weights_hash"] == weights_hash(model) and shipped["size"] == 192
     calibration = fit(np.eye(3), [True, False, True])
     assert shipped["calibration"].keys() == asdict(calibration).keys()
 
