@@ -62,6 +62,10 @@ BACKBONES = {
     "efficientnet_lite0": Backbone(
         partial(lite0.Lite0, IMAGENET_MEAN, IMAGENET_STD), lite0.imagenet_state, lite0.CHANNELS, 5
     ),
+    # frozen up to layer2; the study has no row with it: it is for published weights
+    "resnet50": Backbone(
+        zoo.resnet50, _torchvision(zoo.ResNet50_Weights.IMAGENET1K_V2.url), 2048, 6
+    ),
 }
 DIM = 512  # numbers in a descriptor
 
@@ -155,7 +159,8 @@ class GeoModel(nn.Module):
     def stages(self) -> nn.Sequential:
         """The backbone's eight stages."""
         return cast(
-            nn.Sequential, self.backbone if self.backbone_name == "resnet18" else self.backbone[0]
+            nn.Sequential,
+            self.backbone if self.backbone_name.startswith("resnet") else self.backbone[0],
         )
 
     def features(self, images: Tensor, stages: int | None = None) -> Tensor:
