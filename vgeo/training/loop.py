@@ -45,6 +45,7 @@ class Recipe:
     precision : "bf16" or "float32", of the convolutions.
     class_means : whether the classes begin at their photos' mean descriptors, at random otherwise.
     keeps_statistics : whether BatchNorm keeps the start's statistics in the trained stages too.
+    anneals : whether all rates fall to 0 along a cosine over the training, constant otherwise.
     """
 
     backbone: str
@@ -60,6 +61,7 @@ class Recipe:
     precision: str
     class_means: bool = False
     keeps_statistics: bool = False
+    anneals: bool = False
 
     def as_dict(self) -> dict:
         """The fields as JSON values."""
@@ -78,6 +80,21 @@ class Pace:
 
 
 PACE = Pace()
+
+
+def constant(iteration: int) -> float:
+    """The factor of a rate that stays as it is."""
+    return 1.0
+
+
+def _cosine(iterations: int) -> Callable[[int], float]:
+    """The factor of a rate that falls from 1 to 0 along a cosine over so many iterations."""
+    return lambda iteration: (1 + math.cos(math.pi * iteration / iterations)) / 2
+
+
+def _adam(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+    """Adam in one pass over the memory, not in one for each operation of its formula."""
+    return torch.optim.Adam(parameters, lr=rate, fused=True)
 
 
 @dataclass
@@ -110,7 +127,7 @@ class Task:
     precision: str
     advice: str
     seed: int = 0
-    rate: Callable[[int], float] = lambda iteration: 1.0
+    rate: Callable[[int], float] = constant
     evaluate: Callable[[int, dict], dict] | None = None
     images: int = 0
 
@@ -299,12 +316,12 @@ def train_extractor(
     step = _Extraction(model, classifier, extra).to(where)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizers = [
-        torch.optim.Adam(trained, lr=recipe.lr_model),
-        torch.optim.Adam(classifier.parameters(), lr=recipe.lr_classifier),
+        _adam(trained, recipe.lr_model),
+        _adam(classifier.parameters(), recipe.lr_classifier),
     ]
     if extra is not None:
         assert extra_rate is not None
-        optimizers.append(torch.optim.Adam(extra.parameters(), lr=extra_rate))
+        optimizers.append(_adam(extra.parameters(), extra_rate))
     rows = batches(labels, recipe.batch_size, 0, iterations, recipe.seed)
     own.check(len(rows[0]), "batches of")
 
@@ -329,6 +346,7 @@ def train_extractor(
         precision=recipe.precision,
         advice=f"lower lr_model ({recipe.lr_model:g})",
         seed=recipe.seed,
+        rate=_cosine(iterations) if recipe.anneals else constant,
         evaluate=evaluate,
         images=len(rows[0]),
     )
@@ -385,13 +403,13 @@ def train_beside(
     model.to(device()).eval().requires_grad_(False)
     task = Task(
         _Beside(extra, model).to(device()),
-        [torch.optim.Adam(extra.parameters(), lr=rate)],
+        [_adam(extra.parameters(), rate)],
         lambda first: repeat(()),
         iterations,
         epoch=iterations,
         precision=precision,
         advice=f"lower the technique's learning rate ({rate:g})",
-        rate=lambda iteration: (1 + math.cos(math.pi * iteration / iterations)) / 2,
+        rate=_cosine(iterations),
     )
     checkpoint = folder / "checkpoint.pt"
     log, _ = run(task, checkpoint, label, pace)
