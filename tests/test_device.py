@@ -1,10 +1,16 @@
-"""Shares of the work, named random streams, and one process as the whole."""
+"""Shares of the work, named random streams, one process as the whole, and how threads wait."""
+
+import os
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from jupyter_client.manager import run_kernel
 
 from vgeo import device
 from vgeo.device import STREAMS, WHOLE, Share, iteration_seed, numpy_stream, torch_stream
@@ -86,3 +92,57 @@ def test_autocast(name, dtype):
     with device.autocast(torch.device("cpu"), name):
         assert (matrix @ matrix).dtype == dtype
     assert device.precision() in ("bf16", "float32")
+
+
+# How OpenMP's threads wait: libgomp itself says what it read when it was loaded.
+
+needs_libgomp = pytest.mark.skipif(sys.platform != "linux", reason="PyTorch has another OpenMP")
+
+
+def without_policy(**variables):
+    """This process's environment with `variables` as the only ones that say how threads wait."""
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    kept = {name: value for name, value in os.environ.items() if name not in names}
+    return kept | {"OMP_DISPLAY_ENV": "verbose"} | variables
+
+
+def spin_counts(text):
+    return {int(count) for count in re.findall("GOMP_SPINCOUNT = '([0-9]+)'", text)}
+
+
+def spin_counts_after(code, **variables):
+    command = [sys.executable, "-c", code]
+    environment = without_policy(**variables)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return spin_counts(done.stderr)
+
+
+@needs_libgomp
+@pytest.mark.parametrize("code", ["import vgeo.device", "import vgeo.retrieval.search"])
+def test_threads_stop_spinning_soon_wherever_vgeo_is_imported_first(code):
+    assert spin_counts_after(code) == {1000}
+
+
+@needs_libgomp
+def test_what_a_person_says_about_waiting_threads_holds():
+    code = "import vgeo.retrieval.search"
+    assert spin_counts_after(code, GOMP_SPINCOUNT="77") == {77}
+    assert spin_counts_after(code, OMP_WAIT_POLICY="passive") == {0}
+    assert min(spin_counts_after(code, OMP_WAIT_POLICY="active")) > 300_000
+
+
+@needs_libgomp
+def test_threads_of_a_notebooks_kernel_stop_spinning_soon(tmp_path):
+    with (
+        open(tmp_path / "stderr", "w") as stderr,
+        run_kernel(stderr=stderr, env=without_policy()) as client,
+    ):
+        code = "import pandas; import vgeo.retrieval.search"
+        answer = client.execute_interactive(code, timeout=60)["content"]
+        assert answer["status"] == "ok", answer
+    assert spin_counts((tmp_path / "stderr").read_text()) == {1000}
+
+
+def test_pytest_imports_vgeo_before_torch():
+    modules = list(sys.modules)  # in the order of their imports
+    assert modules.index("vgeo") < modules.index("torch")
