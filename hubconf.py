@@ -9,7 +9,7 @@ def resnet18(weights="city"):
     Parameters
     ----------
     weights : "city" (the package's starting weights), "imagenet" (with a random head), or a file: a
-        .safetensors of `vgeo train`, or a .pth of CosPlace's or of the original's authors.
+        .safetensors of `vgeo train`, or a checkpoint of CosPlace's or of the original's authors.
 
     Returns
     -------
@@ -32,14 +32,19 @@ def efficientnet_lite0(weights="imagenet"):
     return _model("efficientnet_lite0", weights)
 
 
+def resnet50(weights="imagenet"):
+    """CosPlace with ResNet50; otherwise as `resnet18`. It has no "city"."""
+    return _model("resnet50", weights)
+
+
 def _model(backbone, weights):
     from vgeo.errors import VgeoError
-    from vgeo.models.convert import read_pth
+    from vgeo.models.convert import open_model
     from vgeo.models.network import build
 
-    if not str(weights).endswith(".pth"):
+    if weights in ("city", "imagenet"):
         return build(backbone, weights).eval()
-    model = read_pth(weights).model
+    model, _ = open_model(weights)
     if model.backbone_name != backbone:
         raise VgeoError(
             f"{weights}: holds a {model.backbone_name}, not {backbone}: call {model.backbone_name}"

@@ -3,15 +3,19 @@
 The others' networks are rebuilt here from torchvision alone.
 """
 
+import argparse
 import pickle
+import zipfile
 from collections import OrderedDict
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
 from safetensors.torch import save_file
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from vgeo.errors import VgeoError
 from vgeo.models.convert import convert, export, open_model, read_pth
@@ -20,6 +24,7 @@ from vgeo.models.network import build
 from vgeo.models.weights import load_weights, save_weights, weights_hash
 
 CHANNELS = {"resnet18": 512, "efficientnet_v2_s": 1280}
+OTHERS = {"resnet50": 2048, "resnet101": 2048, "vgg16": 512, "efficientnet_b0": 1280}
 
 
 class Power(nn.Module):
@@ -41,8 +46,10 @@ class Theirs(nn.Module):
 
     def __init__(self, backbone, dim=512, discriminator=None):
         super().__init__()
-        net, channels = getattr(torchvision.models, backbone)(), CHANNELS[backbone]
-        layers = list(net.children())[:-2] if backbone == "resnet18" else net.features.children()
+        net = getattr(torchvision.models, backbone)()
+        channels = (CHANNELS | OTHERS)[backbone]
+        layers = list(net.children() if "resnet" in backbone else net.features.children())
+        layers = layers if "efficientnet" in backbone else layers[:-2]
         self.backbone = nn.Sequential(*layers)
         self.aggregation = nn.Sequential(
             Unit(), Power(), nn.Flatten(), nn.Linear(channels, dim), Unit()
@@ -117,7 +124,8 @@ def close(ours, theirs):
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    "name, prefix", [("resnet18", ""), ("resnet18", "module."), ("efficientnet_v2_s", "")]
+    "name, prefix",
+    [("resnet18", ""), ("resnet18", "module."), ("efficientnet_v2_s", ""), ("resnet50", "")],
 )
 def test_a_released_network_describes_as_it_did(name, prefix, tmp_path):
     torch.manual_seed(3)
@@ -199,7 +207,7 @@ def test_open_model(tmp_path, refused):
         assert weights_hash(opened) == weights_hash(model) and found == size
         assert not opened.training
     save_weights(Regression(), tmp_path / "d.safetensors", {})
-    refused(lambda: open_model(tmp_path / "d.safetensors"), "d.safetensors", "holds no model")
+    refused(lambda: open_model(tmp_path / "d.safetensors"), "d.safetensors", "holds no model known")
 
 
 def test_a_backbone_that_others_do_not_have(tmp_path):
@@ -214,6 +222,110 @@ def test_a_backbone_that_others_do_not_have(tmp_path):
     assert len(lines) == 1 and "efficientnet_lite0, " in lines[0]
 
 
+def wrapped(net, how):
+    """The net's state dict with the names that a library gives it."""
+    if how == "compiled inside":
+        net.backbone = torch.compile(net.backbone)
+        return net.state_dict()
+    if how == "lightning":
+        return {f"model.{name}": x for name, x in net.state_dict().items()}
+    wrap = {"parallel": nn.DataParallel, "compiled": torch.compile, "averaged": AveragedModel}
+    for each in how.split(" in "):
+        net = wrap[each](net)
+    return net.state_dict()
+
+
+@pytest.mark.parametrize(
+    "how, left_out",
+    [
+        ("parallel", []),
+        ("compiled", []),
+        ("parallel in compiled", []),
+        ("compiled in parallel", []),
+        ("compiled inside", []),
+        ("averaged", ["n_averaged"]),
+        ("lightning", []),
+    ],
+)
+def test_the_names_that_wrappers_add(how, left_out, tmp_path):
+    net = Theirs("resnet18", 8)
+    expected = {name: x.clone() for name, x in net.state_dict().items()}
+    state = wrapped(net, how)
+    assert not state.keys() & {"backbone.0.weight"}
+    torch.save(state, tmp_path / "a.pth")
+    content = read_pth(tmp_path / "a.pth")
+    assert weights_hash(content.model) == weights_hash(expected) and content.unknown == left_out
+
+
+BESIDE = {
+    "epoch_num": 1,
+    "best_val_recall1": np.float64(61.5),
+    "counts": [np.int64(3), np.float32(0.5), np.bool_(True), np.str_("x")],
+    "recalls": np.array([50.0, 61.5]),
+    "optimizer": {"state": {}, "param_groups": [{"lr": np.float64(1e-5)}]},
+}
+
+
+@pytest.mark.parametrize(
+    "ending, content",
+    [
+        (".pt", lambda state: state),
+        (".ckpt", lambda state: BESIDE | {"state_dict": state}),
+        (".pth.tar", lambda state: BESIDE | {"model_state_dict": state}),
+        (".bin", lambda state: BESIDE | {"model": {"state_dict": state}}),
+    ],
+)
+def test_where_training_loops_put_the_state(ending, content, tmp_path):
+    model, path = build("resnet18", dim=8), tmp_path / f"a{ending}"
+    zipped = ending != ".pth.tar"  # as before PyTorch 1.6
+    torch.save(content(model.state_dict()), path, _use_new_zipfile_serialization=zipped)
+    opened, size = open_model(path)
+    assert weights_hash(opened) == weights_hash(model) and size is None
+    convert(path, tmp_path / "ours")
+    converted = load_weights(build("resnet18", dim=8), tmp_path / "ours" / "model.safetensors")
+    assert weights_hash(converted) == weights_hash(model)
+
+
+def test_numbers_of_numpy_1(tmp_path):
+    """NumPy 1 called the module core that NumPy 2 calls _core."""
+    state = build("resnet18", dim=8).state_dict()
+    torch.save(BESIDE | {"model_state_dict": state}, tmp_path / "two.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "two.pth") as two,
+        zipfile.ZipFile(tmp_path / "one.pth", "w") as one,
+    ):
+        pickled = next(name for name in two.namelist() if name.endswith("data.pkl"))
+        assert b"numpy._core." in two.read(pickled)
+        for name in two.namelist():
+            one.writestr(name, two.read(name).replace(b"numpy._core.", b"numpy.core."))
+    assert weights_hash(read_pth(tmp_path / "one.pth").model) == weights_hash(state)
+
+
+def empty(state):
+    """Tensors of the same shapes that take no space in a file."""
+    return {name: torch.zeros(()).expand(x.shape) for name, x in state.items()}
+
+
+@pytest.mark.slow
+def test_a_network_that_we_do_not_have_is_called_by_its_name(tmp_path, refused):
+    cases = {f"{name} with CosPlace's head": Theirs(name) for name in list(OTHERS)[1:]}
+    cases["resnet34 without CosPlace's head"] = torchvision.models.resnet34()
+    states = {words: empty(net.state_dict()) for words, net in cases.items()}
+    states["MegaLoc"] = {"backbone.cls_token": torch.zeros(1), "aggregator.agg.dust_bin": 1}
+    states["Bag-of-Queries"] = {"aggregator.boqs.0.queries": 1}
+    states["its first names are layer.weight"] = {"layer.weight": 1}
+    for words, state in states.items():
+        state = {f"module.{name}": torch.as_tensor(x) for name, x in state.items()}
+        torch.save(state, tmp_path / "a.pth")
+        refused(lambda: read_pth(tmp_path / "a.pth"), "a.pth", words)
+
+
+def test_two_networks_in_one_state_dict(tmp_path, refused):
+    state = build("resnet18", dim=8).state_dict()
+    torch.save(state | {f"module.{name}": x for name, x in state.items()}, tmp_path / "a.pth")
+    refused(lambda: read_pth(tmp_path / "a.pth"), "a.pth", "several networks")
+
+
 def test_what_is_not_a_checkpoint(tmp_path, refused):
     path, good = tmp_path / "x.pth", Theirs("resnet18", 8).state_dict()
     less = {key: value for key, value in good.items() if key != "backbone.0.weight"}
@@ -221,6 +333,7 @@ def test_what_is_not_a_checkpoint(tmp_path, refused):
         "no such checkpoint": None,
         "not a checkpoint of tensors alone": b"PK and nothing",
         "holds no state_dict": {"lr": 0.1},
+        "holds argparse.Namespace": {"args": argparse.Namespace(lr=0.1)},
         "is not a CosPlace network": torchvision.models.resnet18().state_dict(),
         "missing: backbone.0.weight": less,
         "another shape: backbone.7.1.conv2.weight": {"backbone.7.1.conv2.weight": torch.zeros(3)},
@@ -235,7 +348,8 @@ def test_what_is_not_a_checkpoint(tmp_path, refused):
         if isinstance(content, bytes):
             path.write_bytes(content)
         elif content is not None:
-            torch.save(content if len(content) != 1 or "lr" in content else good | content, path)
+            more = isinstance(next(iter(content.values())), torch.Tensor) and len(content) == 1
+            torch.save(good | content if more else content, path)
         refused(lambda: read_pth(path), path, words)
 
 

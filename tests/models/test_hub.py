@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +13,7 @@ import vgeo
 from vgeo.models.convert import export
 from vgeo.models.geowarp import Regression
 from vgeo.models.network import build
-from vgeo.models.weights import weights_hash
+from vgeo.models.weights import save_weights, weights_hash
 
 CLONE = Path(__file__).parents[2]
 
@@ -45,6 +46,12 @@ def test_torch_hub(tmp_path, refused):
     export(model, path)
     assert weights_hash(load("resnet18", weights=path)) == weights_hash(model)
     refused(lambda: load("efficientnet_v2_s", weights=path), path, "holds a resnet18")
+    path = str(tmp_path / "best.pth.tar")
+    state = {f"module.{name}": x for name, x in model.state_dict().items()}
+    torch.save({"state_dict": state, "best": np.float64(61.5)}, path)
+    assert weights_hash(load("resnet18", weights=path)) == weights_hash(model)
+    save_weights(build("resnet50", dim=64), tmp_path / "m.safetensors", {})
+    assert load("resnet50", weights=tmp_path / "m.safetensors").aggregation[3].out_features == 64
 
 
 def test_torch_hub_without_timm(monkeypatch, refused):

@@ -1,17 +1,21 @@
-"""Reads and writes .pth checkpoints of CosPlace's authors and of the original's authors.
+"""Reads and writes checkpoints of CosPlace's authors and of the original's authors.
 
 In their files the model lies below `backbone.` and `aggregation.`; in a GeoWarp checkpoint it lies
 below `features_extractor.`, beside `homography_regression.`. A discriminator lies below
-`domain_discriminator.` or `discriminator.`. All names may stand below `module.`, which DataParallel
-puts before them.
+`domain_discriminator.` or `discriminator.`. `read_state` says which files and names are taken.
 """
 
 import json
+import re
 from dataclasses import dataclass
+from functools import cache
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+import torchvision.models as zoo
 from torch import Tensor, nn
 
 from vgeo.errors import VgeoError
@@ -21,8 +25,9 @@ from vgeo.models.geowarp import GRID, Regression
 from vgeo.models.network import BACKBONES, GeoModel, build
 from vgeo.models.weights import State, load_state, read_weights, save_weights, some
 
-# Each backbone by a name that only its state has.
+# Each backbone by a name that its state has and those after it have not.
 KNOWN_BY = {
+    "resnet50": "backbone.4.0.conv3.weight",
     "resnet18": "backbone.4.0.conv1.weight",
     "efficientnet_v2_s": "backbone.0.1.0.block.0.0.weight",
     "efficientnet_lite0": "backbone.0.1.0.conv_dw.weight",
@@ -34,11 +39,31 @@ DISCRIMINATOR = ("domain_discriminator.", "discriminator.")
 # Their names of a part's layers: ours. The discriminator's layer 0, the reversal, has no weights.
 REGRESSION_LAYERS = {"conv.": "layers."}
 DISCRIMINATOR_LAYERS = {"1.": "layers.0.", "3.": "layers.2.", "5.": "layers.4."}
+# Where a training checkpoint keeps the state dict, beside what else it holds.
+STATE_DICTS = ("model_state_dict", "state_dict", "model")
+# Parts of names that DataParallel, torch.compile and, in front alone, Lightning add.
+WRAPPERS = re.compile(r"^(?:(?:model|module|_orig_mod)\.)+|(?<=\.)(?:module|_orig_mod)\.")
+# What NumPy's scalars and arrays are pickled with. Nothing of it runs code of the file.
+NUMPY: list[Any] = [np.dtype, np.ndarray, *(type(np.dtype(x)) for x in "?bBhHiIlLqQefdSU")]
+for made in np.float64(0), np.zeros(0):
+    function: Any = made.__reduce__()[0]
+    for core in "core", "_core":  # NumPy 1, NumPy 2
+        NUMPY.append((function, f"numpy.{core}.multiarray.{function.__name__}"))
+# Networks that are not ours, by a part of a name that their state has.
+OTHERS = {
+    "aggregator.agg.dust_bin": "MegaLoc",
+    "aggregator.dust_bin": "SALAD",
+    "boqs.0.queries": "Bag-of-Queries",
+    "aggregator.mix.0.mix.": "MixVPR",
+    "centroids": "NetVLAD",
+    "cls_token": "a vision transformer, such as DINOv2",
+}
+FAMILIES = ("resnet", "vgg", "efficientnet")  # of torchvision, that CosPlace is trained with
 
 
 @dataclass(frozen=True)
 class PthFile:
-    """The parts of a .pth checkpoint, in evaluation mode on the CPU; None for a part it lacks.
+    """The parts of a checkpoint, in evaluation mode on the CPU; None for a part it lacks.
 
     Attributes
     ----------
@@ -52,16 +77,13 @@ class PthFile:
 
 
 def read_pth(path: str | PathLike) -> PthFile:
-    """Reads a .pth checkpoint of CosPlace's or of the original's authors.
-
-    Of a training checkpoint the `model_state_dict` is read. Only tensors and plain values are
-    unpickled, so that no code runs.
+    """Reads a checkpoint of CosPlace's or of the original's authors.
 
     Raises
     ------
-    VgeoError : the file is missing, damaged, holds anything else, or does not fit a model of ours.
+    VgeoError : as `read_state`, or the tensors do not fit a model of ours.
     """
-    state = {name.removeprefix("module."): tensor for name, tensor in _unpickled(path).items()}
+    state = read_state(path)
     named = {
         name.removeprefix(EXTRACTOR): tensor
         for name, tensor in state.items()
@@ -88,7 +110,7 @@ def open_model(path: str | PathLike) -> tuple[GeoModel, int | None]:
 
     Parameters
     ----------
-    path : a .pth as `read_pth` takes it, or a .safetensors of ours.
+    path : a checkpoint as `read_pth` takes it, or a .safetensors of ours.
 
     Returns
     -------
@@ -99,7 +121,7 @@ def open_model(path: str | PathLike) -> tuple[GeoModel, int | None]:
     VgeoError : the file is missing, damaged, or holds no model of ours.
     """
     path = Path(path)
-    if path.suffix == ".pth":
+    if path.suffix != ".safetensors":
         return read_pth(path).model, None
     state, recipe = read_weights(path), path.with_suffix(".json")
     size = json.loads(recipe.read_text()).get("image_size") if recipe.exists() else None
@@ -107,7 +129,7 @@ def open_model(path: str | PathLike) -> tuple[GeoModel, int | None]:
 
 
 def convert(path: str | PathLike, folder: str | PathLike) -> list[str]:
-    """Writes each part of a .pth checkpoint into the folder, as model.safetensors and so on.
+    """Writes each part of a checkpoint into the folder, as model.safetensors and so on.
 
     Returns
     -------
@@ -148,37 +170,98 @@ def export(model: GeoModel, path: str | PathLike, regression: Regression | None 
     torch.save(state, path)
 
 
-def _unpickled(path: str | PathLike) -> State:
-    """The state dict in a .pth file."""
+def read_state(path: str | PathLike) -> State:
+    """The tensors by name of a checkpoint that torch.save wrote, whatever its file's ending.
+
+    Of a training checkpoint the state dict of STATE_DICTS is read. The parts of names that wrappers
+    of a network add (WRAPPERS) are left out. Only tensors, plain values and NumPy's numbers are
+    unpickled, so that no code runs.
+
+    Raises
+    ------
+    VgeoError : the file is missing or damaged, or holds anything else.
+    """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(NUMPY):
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise VgeoError(f"{path}: no such checkpoint: check the path") from None
     except Exception as error:  # torch.load names no type for what it can't read
+        held = re.search(r"GLOBAL (\S+)", str(error))
         raise VgeoError(
-            f"{path}: not a checkpoint of tensors alone ({type(error).__name__}): save its "
-            "state_dict again with torch.save"
+            f"{path}: not a checkpoint of tensors alone "
+            f"({f'it holds {held[1]}' if held else type(error).__name__}): save its state_dict "
+            "again with torch.save"
         ) from None
-    state = state.get("model_state_dict", state) if isinstance(state, dict) else None
-    if not state or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
-    ):
+    for _ in range(2):
+        inside = [state[name] for name in STATE_DICTS if name in state] if _is_dict(state) else []
+        state = next(filter(_is_dict, inside), state)
+    if not (_is_dict(state) and state and all(isinstance(x, Tensor) for x in state.values())):
         raise VgeoError(
             f"{path}: holds no state_dict: save the model's, torch.save(model.state_dict(), path)"
         )
-    return state
+    plain = {WRAPPERS.sub("", name): tensor for name, tensor in state.items()}
+    if len(plain) < len(state):
+        raise VgeoError(
+            f"{path}: holds several networks ({some(state)}): save one network's state_dict"
+        )
+    return plain
+
+
+def _is_dict(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(name, str) for name in value)
 
 
 def _model(named: State, path: str | PathLike, state: State) -> GeoModel:
     """The model of a state dict with our names; `state` is the whole file's, for the message."""
     backbone = next((backbone for backbone, name in KNOWN_BY.items() if name in named), None)
-    if backbone is None or "aggregation.3.weight" not in named:
-        raise VgeoError(
-            f"{path}: is not a CosPlace network with {' or '.join(BACKBONES)}, it holds no model: "
-            f"its first names are {', '.join(list(state)[:3])}: give a model.safetensors or a .pth"
-        )
-    dim = len(named["aggregation.3.weight"])
-    return load_state(build(backbone, dim=dim), named, path).eval()
+    has_head = "aggregation.3.weight" in named
+    try:
+        if backbone and has_head:
+            dim = len(named["aggregation.3.weight"])
+            return load_state(build(backbone, dim=dim), named, path).eval()
+    except VgeoError:
+        if _network(named, state) in (None, backbone):
+            raise
+    held = _network(named or state, state)
+    what = f"{held} with{'' if has_head else 'out'} CosPlace's head"
+    if held is None:
+        what = f"no model known here, its first names are {', '.join(list(state)[:3])}"
+    raise VgeoError(
+        f"{path}: is not a CosPlace network with {' or '.join(BACKBONES)}: it holds {what}: give "
+        "a checkpoint or a model.safetensors of such a network"
+    )
+
+
+def _network(named: State, state: State) -> str | None:
+    """The name of the network in a file, of OTHERS or of torchvision; None where it is unknown.
+
+    A network of torchvision is known by the shapes of its tensors in their order, whatever their
+    names, and without its last ones: CosPlace has another head in their place.
+
+    Parameters
+    ----------
+    named : the tensors of the model; state : all tensors of the file.
+    """
+    for part, network in OTHERS.items():
+        if any(part in name for name in state):
+            return network
+    found = _shapes({name: x for name, x in named.items() if not name.startswith("aggregation.")})
+    for network, theirs in _torchvision_shapes().items():
+        if len(found) > len(theirs) / 2 and found == theirs[: len(found)]:
+            return network
+    return None
+
+
+@cache
+def _torchvision_shapes() -> dict[str, list[torch.Size]]:
+    names = [name for name in zoo.list_models(module=zoo) if name.startswith(FAMILIES)]
+    with torch.device("meta"):  # no memory, no numbers
+        return {name: _shapes(zoo.get_model(name, weights=None).state_dict()) for name in names}
+
+
+def _shapes(state: State) -> list[torch.Size]:
+    return [x.shape for name, x in state.items() if not name.endswith("num_batches_tracked")]
 
 
 def _below(state: State, prefixes: tuple[str, ...], layers: dict[str, str]) -> State:
