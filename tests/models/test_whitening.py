@@ -6,7 +6,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from vgeo.models.network import build, normalise
-from vgeo.models.whitening import SHRINKAGE, Pooled, whiten_head, whitening
+from vgeo.models.whitening import SHRINKAGE, Pooled, describe_pooled, whiten_head, whitening
 
 
 def features(count=200, channels=12, seed=0):
@@ -91,4 +91,5 @@ def test_pooled_features_and_a_whitened_head(backbone):
     found = (expected @ weight.double().numpy().T) + bias.double().numpy()
     found /= np.linalg.norm(found, axis=1, keepdims=True)
     np.testing.assert_allclose(model(images), found, atol=1e-3)
+    torch.testing.assert_close(describe_pooled(model, pooled), model(images), atol=1e-5, rtol=0)
     assert all(parameter.requires_grad for parameter in model.aggregation.parameters())

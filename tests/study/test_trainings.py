@@ -15,7 +15,7 @@ from vgeo.models.weights import load_weights, save_weights, weights_hash
 from vgeo.models.whitening import Pooled
 from vgeo.retrieval.describe import describe
 from vgeo.study import trainings
-from vgeo.study.rows import LITE, LOSSES, SECOND, SOUPS, TRAININGS, UNIFORM
+from vgeo.study.rows import ABLATIONS, LITE, LOSSES, SECOND, SOUPS, TRAININGS, UNIFORM
 from vgeo.study.trainings import TrainedModel
 
 
@@ -121,7 +121,7 @@ def test_trainings_that_share_views_describe_them_once(study):
 
 
 def test_bases_train_without_a_technique():
-    for name, row in TRAININGS.items():
+    for name, row in (TRAININGS | ABLATIONS).items():
         if row.base:
             base = TRAININGS[row.base]
             assert base.technique is None and base.backbone == row.backbone, name
@@ -148,7 +148,8 @@ def test_a_start_is_whitened_as_by_sklearn(study):
     assert trunk_hash(before) == trunk_hash(after)
 
 
-def test_few_evenly_spaced_photos_whiten_a_head(study, monkeypatch):
+def test_one_pass_over_few_evenly_spaced_photos_starts_a_training(study, monkeypatch):
+    """Of 4 photos of each of 3 classes: 3, or all where that gives too few to whiten on."""
     tiny, seen = study(whitens_head=True), []
 
     def describes(model, paths, size, progress):
@@ -156,17 +157,22 @@ def test_few_evenly_spaced_photos_whiten_a_head(study, monkeypatch):
         return describe(model, paths, size)
 
     monkeypatch.setattr(trainings, "describe", describes)
-    path = tiny.start("resnet18").weights
-    monkeypatch.setattr(trainings, "WHITENED", 4)
-    assert tiny.start("resnet18").weights != path
-    paths = tiny.data.classes.photos.paths
-    assert seen == [paths, [paths[row] for row in (0, 3, 7, 11)]]
+    all_photos = tiny.start("resnet18").weights
+    monkeypatch.setattr(trainings, "SAMPLE", 7)
+    assert tiny.start("resnet18").weights != all_photos
+    tiny.trainings.centres("resnet18")
+    study().trainings.centres("resnet18")  # without a whitened head: the same photos
+    paths, labels = tiny.data.classes.photos.paths, tiny.data.classes.labels
+    of_classes = [[paths[row] for row in np.flatnonzero(labels == label)] for label in range(3)]
+    some = [[each[number] for number in (0, 1, 3)] for each in of_classes]
+    assert seen == [sum(of_classes, []), sum(some, [])]
 
 
-def test_class_means_by_hand(study, monkeypatch):
-    """Three of the four photos of each of three classes."""
-    monkeypatch.setattr(trainings, "IN_A_MEAN", 3)
-    tiny = study()
+@pytest.mark.parametrize("whitens_head", [False, True])
+def test_class_means_by_hand(study, monkeypatch, whitens_head):
+    """Descriptors of the start, photo by photo: three of the four of each of three classes."""
+    monkeypatch.setattr(trainings, "SAMPLE", 7)
+    tiny = study(whitens_head=whitens_head)
     classes, start = tiny.data.classes, tiny.load(tiny.start("resnet18"))
     found = np.load(tiny.trainings.centres("resnet18"))
     assert found.dtype == np.float32 and found.shape == (3, 512)

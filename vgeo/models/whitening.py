@@ -75,3 +75,10 @@ class Pooled(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """`normalise`d images (B, 3, H, W) -> float32 (B, C)."""
         return self.model.aggregation[:3](self.model.features(images).float())
+
+
+@torch.inference_mode()
+def describe_pooled(model: GeoModel, features: Tensor) -> Tensor:
+    """Descriptors, float32 (N, D) of unit length, of what `Pooled` returned, float32 (N, C)."""
+    head = model.aggregation[3:]
+    return head(features.to(next(head.parameters()).device))

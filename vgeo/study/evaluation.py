@@ -27,8 +27,6 @@ from vgeo.study.profiles import Profile
 from vgeo.study.rows import Evaluation, Fusion, Row
 from vgeo.study.trainings import TrainedModel, Trainings, regression_of
 
-SIDES = ("database", "query", "both")
-
 
 @dataclass(frozen=True, eq=False)
 class Result:
@@ -210,12 +208,12 @@ class Evaluations:
     def _compare_all_scales(
         self, row: Evaluation, model: TrainedModel, dataset: Dataset, seed: int
     ) -> None:
-        """Compares the pairs of all variants of Tables 9 and 11 to 13 at once: they share most
+        """Compares the pairs of all methods of Tables 9 and 11 to 13 at once: they share most
         pairs.
         """
         k = self.profile.testing.rerank
         plain = replace(row, multiscale=None, side="database", rerank=False)
-        variants = [replace(plain, multiscale=how, side=side) for side in SIDES for how in METHODS]
+        variants = [replace(plain, multiscale=how, side=row.side) for how in METHODS]
         brightness = row.brightness(dataset.name)
         for rows in ([plain], variants):
             results = [self.result(each, dataset, seed) for each in rows]

@@ -2,7 +2,7 @@
 results.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from vgeo.retrieval.multiscale import METHODS
@@ -59,13 +59,6 @@ TRAININGS = {
     "ArcFace": TrainingRow(RESNET, "ArcFace"),
     "GRL": TrainingRow(RESNET, technique=_reversal),
     "GeoWarp": TrainingRow(RESNET, technique=_warping, base="CosFace"),
-    # what each of GeoWarp's losses adds
-    "GeoWarp, self-supervised": TrainingRow(
-        RESNET, technique=_warping_self_supervised, base="CosFace"
-    ),
-    "GeoWarp, no consistency": TrainingRow(
-        RESNET, technique=_warping_without_consistency, base="CosFace"
-    ),
     "EffV2s": TrainingRow(EFFNET),
     "EffV2s + GRL": TrainingRow(EFFNET, technique=_reversal),
     "EffV2s + GeoWarp": TrainingRow(EFFNET, technique=_warping, base="EffV2s"),
@@ -74,6 +67,17 @@ TRAININGS = {
     "EffLite0 ArcFace": TrainingRow(LITE, "ArcFace"),
     "EffLite0 + GRL": TrainingRow(LITE, technique=_reversal),
     "EffLite0 + GeoWarp": TrainingRow(LITE, technique=_warping, base="EffLite0"),
+}
+
+# Regressions with fewer of GeoWarp's losses. No table has a row of them: they are trained by
+# benchmarks/geowarp_losses.py alone.
+ABLATIONS = {
+    "GeoWarp, self-supervised": TrainingRow(
+        RESNET, technique=_warping_self_supervised, base="CosFace"
+    ),
+    "GeoWarp, no consistency": TrainingRow(
+        RESNET, technique=_warping_without_consistency, base="CosFace"
+    ),
 }
 
 LOSSES = ("CosFace", "ArcFace", "SphereFace")  # the soups' ingredients, in Table 6's order
@@ -126,7 +130,7 @@ class Evaluation:
 
     Attributes
     ----------
-    model : a name of TRAININGS or SOUPS.
+    model : a name of TRAININGS, ABLATIONS or SOUPS.
     night : the brightness factor of the database where tokyo-night's queries are looked up.
     multiscale : an entry of `multiscale.METHODS`, on the descriptors of `side`; None for one scale.
     side : "database", "query" or "both".
@@ -165,20 +169,18 @@ class Fusion:
 Row = Evaluation | Fusion
 
 
-def _at_scales(row: Row) -> dict[str, Row]:
-    """Tables 8 to 13: a row at one scale, the original's four methods, and these on the other
-    sides.
-    """
+SIDES = {"database": "", "query": ", query side", "both": ", both sides"}
+
+
+def _at_scales(row: Row, sides: Iterable[str] = ("database",)) -> dict[str, Row]:
+    """Tables 8 to 13: a row at one scale, and the original's four methods on each of the sides."""
 
     def at(multiscale: str | None, side: str) -> Row:
         if isinstance(row, Fusion):
             return row.at(multiscale, side)
         return replace(row, multiscale=multiscale, side=side)
 
-    sides = {"": "database", ", query side": "query", ", both sides": "both"}
-    several = {
-        f"{method}{words}": at(method, side) for words, side in sides.items() for method in METHODS
-    }
+    several = {f"{method}{SIDES[side]}": at(method, side) for side in sides for method in METHODS}
     return {"/": at(None, "database"), **several}
 
 
@@ -217,9 +219,10 @@ def _tables() -> dict[int, dict[str, Row]]:
         },
         6: {name: Evaluation(name) for name in (*LOSSES, GREEDY, UNIFORM)},
         7: {"GeoWarp": eff_warp, "GRL": eff_grl, **fused},
-        8: _at_scales(grl),
+        # The other sides are ours. They stay where no pair of photos is warped for them.
+        8: _at_scales(grl, SIDES),
         9: _at_scales(warp),
-        10: _at_scales(eff_grl),
+        10: _at_scales(eff_grl, SIDES),
         11: _at_scales(eff_warp),
         12: _at_scales(Fusion("SIF", eff_warp, eff_grl)),
         13: _at_scales(Fusion("NIF", eff_warp, eff_grl)),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,22 +19,23 @@ from vgeo.models.geowarp import Regression, local_features
 from vgeo.models.network import GeoModel, build, trunk_hash
 from vgeo.models.soups import average, greedy
 from vgeo.models.weights import CITY_WEIGHTS, load_state, read_weights, save_weights
-from vgeo.models.whitening import SHRINKAGE, Pooled, whiten_head
+from vgeo.models.whitening import SHRINKAGE, Pooled, describe_pooled, whiten_head
 from vgeo.photos.tables import Photos
 from vgeo.retrieval.describe import describe, stored_batch
 from vgeo.study.cache import Cache, seconds_of
 from vgeo.study.data import Data
 from vgeo.study.descriptions import Descriptions, load
 from vgeo.study.profiles import Profile
-from vgeo.study.rows import LITE, LOSSES, SOUPS, TRAININGS, TrainingRow
+from vgeo.study.rows import ABLATIONS, LITE, LOSSES, SOUPS, TRAININGS, TrainingRow
 from vgeo.training.batches import batches, by_class, live_views
 from vgeo.training.loop import Recipe, train_beside, train_extractor
 from vgeo.training.technique import Technique
 
 Views = Callable[[GeoModel, int], Iterator[torch.Tensor]]
 
-WHITENED = 2_000  # training photos, at most, that a head is whitened on
-IN_A_MEAN = 5  # photos of a class, at most, in its mean descriptor
+# Training photos that start a training: of each class IN_A_MEAN, and more where classes are few,
+# because a covariance needs some SAMPLE photos. A class with fewer gives all.
+IN_A_MEAN, SAMPLE = 3, 2_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +82,7 @@ def regression_of(model: TrainedModel) -> Path:
 
 
 class Trainings:
-    """Trains each model of `rows.TRAININGS` once for every seed.
+    """Trains each model of `rows.TRAININGS` and `rows.ABLATIONS` once for every seed.
 
     Parameters
     ----------
@@ -101,7 +103,7 @@ class Trainings:
         self._trunks: dict[str, str] = {}  # a backbone's `trunk_hash`
 
     def train(self, name: str, seed: int = 0) -> TrainedModel:
-        """A training of `rows.TRAININGS` or a soup of `rows.SOUPS`.
+        """A training of `rows.TRAININGS` or `rows.ABLATIONS`, or a soup of `rows.SOUPS`.
 
         Raises VgeoError for another name.
         """
@@ -109,11 +111,12 @@ class Trainings:
             soup = SOUPS[name]
             chosen = self.greedy(soup.ingredients, seed) if soup.greedy else soup.ingredients
             return self.soup(chosen, seed, name=name)
-        if name not in TRAININGS:
-            names = ", ".join([*TRAININGS, *SOUPS])
+        trainings = TRAININGS | ABLATIONS
+        if name not in trainings:
+            names = ", ".join([*trainings, *SOUPS])
             raise VgeoError(f"no training is called {name!r}: use one of {names}")
         if (name, seed) not in self._models:
-            row = TRAININGS[name]
+            row = trainings[name]
             technique = row.technique(self.profile, self.data) if row.technique else None
             iterations = technique.alone(row.backbone) if technique else None
             label = f"train {name}" + (f", seed {seed}" if seed else "")
@@ -160,57 +163,76 @@ class Trainings:
         return folder / "model.safetensors"
 
     def _whitened(self, backbone: str, weights: Path) -> Path:
-        """The file of weights with the head whitened on training photos, evenly spaced."""
-        photos = self.data.classes.photos
-        size = self.profile.test_size or self.profile.image_size
-        count = min(len(photos), WHITENED)
+        """The file of weights with the head whitened on the features of `_pooled`."""
+        pooled, _ = self._pooled(backbone)
         recipe = {
             "weights": self.descriptions.hash(weights),
-            "photos": photos.fingerprint,
-            "count": count,
-            "size": size,
+            "pooled": pooled.name,
             "shrinkage": SHRINKAGE,
         }
-        label = f"whiten the head of {backbone}"
 
         def make(folder: Path) -> None:
             model = load(weights, backbone)
-            rows = np.linspace(0, len(photos) - 1, count).astype(int)
-            paths = [photos.paths[row] for row in rows]
-            features = describe(Pooled(model), paths, size, progress=label)
-            whiten_head(model, torch.from_numpy(features))
+            whiten_head(model, _features(pooled))
             save_weights(model, folder / "model.safetensors", recipe)
 
-        code = ("vgeo.models.whitening", "vgeo.retrieval.describe")
-        folder = self.cache.step("models", label, recipe, make, code, together=True)
+        label, code = f"whiten the head of {backbone}", ("vgeo.models.whitening",)
+        folder = self.cache.step("models", label, recipe, make, code)
         return folder / "model.safetensors"
 
     def centres(self, backbone: str) -> Path:
         """The file of each class's mean descriptor by the start, float32 (classes, DIM)."""
-        start, classes = self.start(backbone), self.data.classes
-        size = self.profile.test_size or self.profile.image_size
-        members, begins = by_class(classes.labels)
-        each = [
-            rows[np.linspace(0, len(rows) - 1, min(len(rows), IN_A_MEAN)).astype(int)]
-            for rows in np.split(members, begins[1:-1])
-        ]
+        start, (pooled, counts) = self.start(backbone), self._pooled(backbone)
         recipe = {
             "weights": self.descriptions.hash(start.weights),
-            "photos": classes.photos.fingerprint,
-            "rows": [rows.tolist() for rows in each],
-            "size": size,
+            "pooled": pooled.name,
+            "counts": counts,
         }
-        label = f"class means of {backbone}"
 
         def make(folder: Path) -> None:
-            paths = [classes.photos.paths[row] for row in np.concatenate(each)]
-            found = describe(load(start.weights, backbone), paths, size, progress=label)
-            parts = np.split(found, np.cumsum([len(rows) for rows in each])[:-1])
-            np.save(folder / "centres.npy", np.stack([part.mean(0) for part in parts]))
+            found = describe_pooled(load(start.weights, backbone), _features(pooled))
+            means = [part.mean(0).cpu().numpy() for part in found.split(counts)]
+            np.save(folder / "centres.npy", np.stack(means))
 
-        code = ("vgeo.retrieval.describe",)
-        folder = self.cache.step("centres", label, recipe, make, code, together=True)
+        label, code = f"class means of {backbone}", ("vgeo.models.whitening",)
+        folder = self.cache.step("centres", label, recipe, make, code)
         return folder / "centres.npy"
+
+    def _pooled(self, backbone: str) -> tuple[Path, list[int]]:
+        """Pooled features by the given weights of some training photos, class after class.
+
+        Heads are whitened on them, and classes' means are made of them. The whitening leaves the
+        features as they are.
+
+        Returns
+        -------
+        The folder of `features.npy`, float32 (photos, C), and the number of photos of each class.
+        """
+        weights, classes = self.given(backbone), self.data.classes
+        size = self.profile.test_size or self.profile.image_size
+        of_each = max(IN_A_MEAN, math.ceil(SAMPLE / classes.count))
+        members, begins = by_class(classes.labels)
+        each = [
+            rows[np.linspace(0, len(rows) - 1, min(len(rows), of_each)).astype(int)]
+            for rows in np.split(members, begins[1:-1])
+        ]
+        rows = np.concatenate(each)
+        recipe = {
+            "weights": self.descriptions.hash(weights),
+            "photos": classes.photos.fingerprint,
+            "rows": hashlib.sha256(rows.tobytes()).hexdigest(),
+            "size": size,
+        }
+        label = f"pooled features of {backbone}"
+
+        def make(folder: Path) -> None:
+            paths = [classes.photos.paths[row] for row in rows]
+            features = describe(Pooled(load(weights, backbone)), paths, size, progress=label)
+            np.save(folder / "features.npy", features)
+
+        code = ("vgeo.models.whitening", "vgeo.retrieval.describe")
+        folder = self.cache.step("pooled", label, recipe, make, code, together=True)
+        return folder, [len(rows) for rows in each]
 
     def load_warp(self, model: TrainedModel) -> WarpModel:
         """The local features and the warping regression of a training with GeoWarp."""
@@ -431,3 +453,7 @@ class Trainings:
                 maps.flush()
 
         return self.cache.step("views", label, made_of, make, ("vgeo.training.batches",))
+
+
+def _features(pooled: Path) -> torch.Tensor:
+    return torch.from_numpy(np.load(pooled / "features.npy"))
