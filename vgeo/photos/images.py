@@ -1,12 +1,14 @@
 """Photos as tensors: one decoded photo, batches of them, and a quick check of many files."""
 
 import os
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import pillow_heif
 import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
@@ -15,7 +17,11 @@ from vgeo.errors import VgeoError, result
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 AHEAD = 3  # batches that are decoded before they are asked for
+MOST_PIXELS = 300_000_000  # of one photo: phones take 200 million
 FilePath = str | os.PathLike[str]
+
+pillow_heif.register_heif_opener()
+_opening = threading.Lock()
 
 
 def image_paths(folder: str) -> list[str]:
@@ -47,6 +53,31 @@ def unlistable(error: OSError) -> VgeoError:
     )
 
 
+def open_image(path: FilePath, formats: tuple[str, ...] | None = None) -> Image.Image:
+    """A photo that Pillow or pillow-heif recognises, by its content and not by its name.
+
+    No pixel is decoded.
+
+    Parameters
+    ----------
+    formats : names that Pillow gives to file formats, None for all.
+
+    Raises
+    ------
+    Exception : whatever the libraries raise, DecompressionBombError above MOST_PIXELS.
+    """
+    with _opening:  # Pillow's own limit holds for the process and warns from 89 million pixels on
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            image = Image.open(path, formats=formats)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+    if image.width * image.height > MOST_PIXELS:
+        image.close()
+        raise Image.DecompressionBombError(f"{image.width} x {image.height}")
+    return image
+
+
 def load_image(path: FilePath, size: int | tuple[int, int] | None = None) -> torch.Tensor:
     """One photo as uint8 (3, H, W), RGB, upright by its EXIF orientation.
 
@@ -62,7 +93,7 @@ def load_image(path: FilePath, size: int | tuple[int, int] | None = None) -> tor
     """
     sides = (size, size) if isinstance(size, int) else size
     try:
-        with Image.open(path) as file:
+        with open_image(path) as file:
             if sides:  # a JPEG decodes faster at 1/2 to 1/8, here to twice the size or more
                 most = 2 * max(sides)  # both ways, because the photo is not yet upright
                 file.draft("RGB", (most, most))
@@ -89,7 +120,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 def image_shape(path: FilePath) -> tuple[int, int]:
     """(height, width) of what `load_image` will return, read from the header alone."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             width, height = image.size
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # 5 to 8 swap the sides
     except Exception as error:  # as in load_image
@@ -129,12 +160,12 @@ def check_images(paths: Iterable[FilePath]) -> None:
     """
     paths = list(paths)
     with ThreadPoolExecutor() as pool:
-        problems = [error for error in pool.map(_problem, paths) if error]
+        problems = [error for error in pool.map(problem, paths) if error]
     if problems:
         raise VgeoError(f"{problems[0]} ({len(problems)} of {len(paths)} images can't be read)")
 
 
-def _problem(path: FilePath) -> VgeoError | None:
+def problem(path: FilePath) -> VgeoError | None:
     """Why an image can't be read, None where `check_images` takes it."""
     try:
         with open(path, "rb") as file:
@@ -144,7 +175,7 @@ def _problem(path: FilePath) -> VgeoError | None:
         jpeg = start[:3] == b"\xff\xd8\xff" and end[2:] == b"\xff\xd9"
         png = start == b"\x89PNG" and end == b"\xaeB`\x82"
         if not (jpeg or png):
-            load_image(path)
+            load_image(path, 1)  # small, because a large photo takes gigabytes
     except VgeoError as error:
         return error
     except OSError as error:
