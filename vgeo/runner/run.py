@@ -12,7 +12,8 @@ from vgeo.device import is_first
 from vgeo.errors import VgeoError
 from vgeo.report.page import write_page
 from vgeo.runner.execute import execute
-from vgeo.runner.progress import follow
+from vgeo.runner.expected import expected
+from vgeo.runner.progress import Progress
 from vgeo.runner.record import BEFORE, Record, backbones
 from vgeo.runner.unchanged import (
     PAGE,
@@ -68,11 +69,14 @@ def _run(study: Study, parameters: dict, notebooks: list[Path]) -> None:
         check_starts(study)
         skipped = [BEFORE, *(path.stem for path in notebooks[:first])] if first else []
         record = Record(results / "run.json", skipped)
-        _prepare(study, parameters, record)
+        stems = [path.stem for path in notebooks]
+        executed = {BEFORE, *stems} - set(skipped)
+        parts = {name: part for name, part in expected(study).items() if name in executed}
+        progress = Progress(study.cache.journal, stems, parts, record.content["steps"])
+        _prepare(study, parameters, record, progress)
         for number, notebook in enumerate(notebooks[first:], first):
-            print(f"{notebook.stem} ...", flush=True)
             start, output = time.perf_counter(), results / "notebooks" / notebook.name
-            with follow(study.cache.journal) as lines:
+            with progress.part(notebook.stem) as lines:
                 made = execute(notebook, output, parameters, results)
             seconds = time.perf_counter() - start
             record.add(notebook.stem, seconds, lines)
@@ -84,12 +88,12 @@ def _run(study: Study, parameters: dict, notebooks: list[Path]) -> None:
     print_end(results, f"done in {(time.perf_counter() - began) / 60:.1f} minutes")
 
 
-def _prepare(study: Study, parameters: dict, record: Record) -> None:
+def _prepare(study: Study, parameters: dict, record: Record, progress: Progress) -> None:
     """Makes what comes before the notebooks: the rendered city, and on several GPUs everything that
     the notebooks compute, because a notebook has one GPU.
     """
     start = time.perf_counter()
-    with follow(study.cache.journal) as lines:
+    with progress.part(BEFORE) as lines:
         record.describe(study)
         if torch.cuda.device_count() > 1:
             share(torch.cuda.device_count(), **parameters)
