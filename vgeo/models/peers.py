@@ -32,6 +32,7 @@ from vgeo.models.network import IMAGENET_MEAN, IMAGENET_STD, build, normalise
 from vgeo.models.weights import DOWNLOAD_SECONDS, load_state, weights_hash
 
 ALIKE = 0.01  # the most that a descriptor, of length 1, may change with the photos beside it
+HUGGING_FACE = "https://huggingface.co/"
 TRUSTED = {"trust_repo": True, "skip_validation": True, "verbose": False}
 
 
@@ -212,7 +213,7 @@ def _from_hub(name: str, source: Repository) -> nn.Module:
     """The network that the repository's code makes, with its weights."""
     try:
         with (
-            _careful(source.loads) as load,
+            _careful(name, source) as load,
             _impatient(),
             redirect_stdout(sys.stderr),  # it may print, and our own output may be JSON
             warnings.catch_warnings(action="ignore"),
@@ -242,32 +243,25 @@ def _missing(source: Repository) -> list[str]:
         folder = home / f"{repository.replace('/', '_')}_{commit}"
         if not folder.exists():
             archive = f"https://github.com/{repository}/archive/{commit}.zip"
-            lines.append(f"what {archive} holds as {folder}")
-    if source.weights.startswith("https://huggingface.co/"):
-        from huggingface_hub import constants, try_to_load_from_cache
-
-        owner, repository = source.weights.split("/")[3:5]
-        file = source.weights.rsplit("/", 1)[1]
-        if not try_to_load_from_cache(f"{owner}/{repository}", file):
-            folder = Path(constants.HF_HUB_CACHE) / f"models--{owner}--{repository}"
-            lines.append(
-                f"the folder that `hf download {owner}/{repository} {file}` makes as {folder}"
-            )
-    elif not _checkpoint(source.weights).exists():
-        lines.append(f"{source.weights} as {_checkpoint(source.weights)}")
+            lines.append(f"the content of {archive} as {folder}")
+    if not (file := _checkpoint(source.weights)).exists():
+        lines.append(f"{source.weights} as {file}")
     return lines
 
 
 def _checkpoint(url: str) -> Path:
-    """Where torch.hub keeps the file of a URL."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+    """Where torch.hub keeps the file of a URL. Of model.safetensors the name says whose it is."""
+    name = url.rsplit("/", 1)[1]
+    if url.startswith(HUGGING_FACE):
+        name = "_".join([*url.removeprefix(HUGGING_FACE).split("/")[:2], name])
+    return Path(torch.hub.get_dir()) / "checkpoints" / name
 
 
 def _not_downloaded(name: str, error: Exception, missing: list[str]) -> VgeoError:
     return VgeoError(
         f"{name}: not downloaded ({' '.join(str(error).split())[:200]}): on a machine with a "
         f"network, get {', and '.join(missing)}, and copy it to the same place here (the "
-        "environment variables TORCH_HOME and HF_HOME move these folders)"
+        "environment variable TORCH_HOME moves these folders)"
     )
 
 
@@ -290,6 +284,7 @@ def _check(name: str, peer: Peer) -> None:
     pair = torch.randint(
         0, 256, (2, 3, peer.size, peer.size), generator=generator, dtype=torch.uint8
     )
+    pair[1] //= 4  # a dark one: two that look alike hide what they do to each other
     with torch.inference_mode():
         together = peer(pair)
         alone = torch.cat([peer(pair[:1]), peer(pair[1:])])
@@ -303,29 +298,44 @@ def _check(name: str, peer: Peer) -> None:
 
 
 @contextmanager
-def _careful(loads: dict[str, tuple[str, dict[str, Any]]]) -> Iterator[Callable[..., Any]]:
+def _careful(name: str, source: Repository) -> Iterator[Callable[..., Any]]:
     """Yields torch.hub.load; the code that it runs gets pinned repositories and mere tensors.
 
-    torch.hub itself takes the newest commit of a repository, asks by input() whether to trust it,
-    and runs code that a weights file may hold.
+    Without this, torch.hub takes the newest commit of a repository, asks by input() whether to
+    trust it, and runs code that a weights file may hold. The Hugging Face Hub asks its server even
+    for a file that is here.
     """
-    load, from_url = torch.hub.load, torch.hub.load_state_dict_from_url
+    import huggingface_hub
+
+    hub = torch.hub
+    load, from_url, from_hugging_face = (
+        hub.load,
+        hub.load_state_dict_from_url,
+        huggingface_hub.hf_hub_download,
+    )
 
     def pinned(repository: str, entry: str, *args: Any, **kwargs: Any) -> Any:
-        if repository not in loads:
-            raise VgeoError(f"{repository}: code of a repository that nobody agreed to")
-        commit, arguments = loads[repository]
+        if repository not in source.loads:
+            raise VgeoError(f"{name}: would run code of {repository} too: use another model")
+        commit, arguments = source.loads[repository]
         return load(f"{repository}:{commit}", entry, *args, **kwargs | TRUSTED | arguments)
 
     def tensors(*args: Any, **kwargs: Any) -> Any:
         with torch.serialization.safe_globals(NUMPY):
             return from_url(*args, **kwargs | {"weights_only": True})
 
-    torch.hub.load, torch.hub.load_state_dict_from_url = pinned, tensors  # type: ignore[assignment]
+    def kept(repo_id: str, filename: str) -> str:
+        cached = huggingface_hub.try_to_load_from_cache(repo_id, filename)
+        url = f"{HUGGING_FACE}{repo_id}/resolve/main/{filename}"
+        return cached if isinstance(cached, str) else str(_downloaded(name, url))
+
+    hub.load, hub.load_state_dict_from_url = pinned, tensors  # type: ignore[assignment]
+    huggingface_hub.hf_hub_download = kept  # type: ignore[assignment]
     try:
         yield load
     finally:
-        torch.hub.load, torch.hub.load_state_dict_from_url = load, from_url
+        hub.load, hub.load_state_dict_from_url = load, from_url
+        huggingface_hub.hf_hub_download = from_hugging_face
 
 
 @contextmanager
