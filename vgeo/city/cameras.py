@@ -36,7 +36,14 @@ class Camera:
         h, p, r = np.radians([self.heading, self.pitch, self.roll])
         forward = np.array([np.sin(h) * np.cos(p), np.cos(h) * np.cos(p), np.sin(p)])
         right = np.array([np.cos(h), -np.sin(h), 0.0])
-        up = np.cross(right, forward)
+        # their cross product; numpy's function takes as long as 500 pixels of a photo
+        up = np.array(
+            [
+                right[1] * forward[2],
+                -right[0] * forward[2],
+                right[0] * forward[1] - right[1] * forward[0],
+            ]
+        )
         turned = right * np.cos(r) + up * np.sin(r), up * np.cos(r) - right * np.sin(r)
         return np.stack([*turned, forward])
 
@@ -51,9 +58,10 @@ class Camera:
 
     def view(self, size: int) -> View:
         """What `kernel.render` takes, for a photo of another size."""
-        position = np.array([self.x, self.y, self.z], float)
+        right, up, forward = (tuple(axis) for axis in self.axes().tolist())
+        position = float(self.x), float(self.y), float(self.z)
         heading, half_fov = np.radians(self.heading), np.radians(self.fov) / 2
-        return View(size, self.axes(), position, float(heading), float(half_fov))
+        return View(size, (right, up, forward), position, float(heading), float(half_fov))
 
 
 def car_camera(x: float, y: float, heading: float, size: int, rng) -> Camera:

@@ -123,6 +123,7 @@ class District:
         self.stock = Stock(self.paints, texels, textures.add)
         walls, signs = self._houses(half_x, half_y, texels, textures.add)
         self.signs = np.array(signs, SIGN)
+        self._hung: dict[tuple[int, float], np.ndarray] = {}  # SPRITE rows of an era and a glow
         self.furniture, self.lamps = self._furnish(rng, style)
         self.slots = self._slots()
         packed = textures.packed()
@@ -240,12 +241,14 @@ class District:
         side, end, length, width, height = cars.T
         length, width, sun = length[:, None], width[:, None], rng.random(len(slots))
         rows = []
-        for sign in (-1, 1):
-            wall = place + sign * across * width / 2
-            rows.append(_sprites(wall, axis * length / 2, 0.05, height, side, sun=sun))
-        for sign in (-1, 1):
-            wall = place + sign * axis * length * 0.47
-            rows.append(_sprites(wall, across * width / 2, 0.05, height, end, sun=sun))
+        for middle, half, texture in (
+            (across * width / 2, axis * length / 2, side),
+            (axis * length * 0.47, across * width / 2, end),
+        ):
+            walls = np.concatenate([place - middle, place + middle])
+            twice = (np.concatenate([each, each]) for each in (half, height, texture, sun))
+            half, high, texture, light = twice
+            rows.append(_sprites(walls, half, 0.05, high, texture, sun=light))
         return rows
 
     def _people(self, rng, here, crowd):
@@ -280,9 +283,12 @@ class District:
         uint8 (size, size, 3) RGB.
         """
         year, here = month // 100, np.array([camera.x, camera.y])
-        signs = self._signs(year // 3, round(light.glow, 1))
+        key = year // 3, round(light.glow, 1)
+        if key not in self._hung:  # the signs of an era are the same in all photos
+            self._hung[key] = self._signs(*key)
         traffic = self._cars(rng, here, crowd) + self._people(rng, here, crowd)
-        sprites = _visible([self.furniture, signs, *traffic], here, camera.heading)
+        groups = [self.furniture, self._hung[key], *traffic]
+        sprites = _visible(groups, here, camera.heading)
         away = np.hypot(*(self.lamps["place"][:, :2] - here).T)
         lamps = self.lamps[np.argsort(away, kind="stable")[:NEAR_LAMPS]]
         moment = Moment(int(rng.integers(1 << 30)), year, lamps, sprites)

@@ -18,6 +18,7 @@ NEAR = 0.3  # metres: nothing nearer is drawn
 PAVEMENT = 3.2  # metres: width of the pavement in front of the houses
 ENDLESS = 1e9  # rays: the distance of the sky
 PARALLEL = 1e-9  # a ray and a wall whose cross product is smaller do not meet
+HOUSE = 9.0  # metres: width of the houses that shade the other side of a street
 SPRITE_HEIGHT = 2.8  # metres: where the lamps' light on a sprite is computed
 LAMP_REACH = 500.0  # square metres: the square of the distance beyond which a lamp gives no light
 
@@ -45,12 +46,27 @@ SPRITE = np.dtype(
 )
 
 
+# What `_fronts` computes once of each wall. start: left end minus the camera's place; along: right
+# minus left end; cross: their cross product; normal: unit vector to the street; tint: brightness
+# of this year's paint; density: texels per metre; sun, ahead, low, luck: `_sun_on_wall`
+FRONT = np.dtype(
+    [("start", float, 2), ("along", float, 2), ("normal", float, 2)]
+    + [(name, float) for name in ("cross", "height", "length", "tint", "density")]
+    + [(name, float) for name in ("sun", "ahead", "low")]
+    + [("luck", np.int64)]
+)
+Vector = tuple[float, float, float]
+
+
 class View(NamedTuple):
-    """A camera: `size` in pixels, `axes` (3, 3) right, up and forward, position (3,), radians."""
+    """A camera: `size` in pixels, `axes` right, up and forward, `position`, angles in radians.
+
+    Tuples, not arrays: the compiler can't know that writing a pixel changes no array that it reads.
+    """
 
     size: int
-    axes: np.ndarray
-    position: np.ndarray
+    axes: tuple[Vector, Vector, Vector]
+    position: Vector
     heading: float
     half_fov: float
 
@@ -110,6 +126,20 @@ class Azimuths(NamedTuple):
     layers: np.ndarray
 
 
+class Places(NamedTuple):
+    """What the pixels of one row show: the number of the wall or -1, how many rays away it is.
+
+    share: of the wall's width, from its left end. flat: the ray's length on the map. seen: the
+    share of the light that passes the haze.
+    """
+
+    wall: np.ndarray
+    t: np.ndarray
+    share: np.ndarray
+    flat: np.ndarray
+    seen: np.ndarray
+
+
 class Textures:
     """8-bit RGBA images and their half-size levels in one array, as `render` reads them."""
 
@@ -119,18 +149,23 @@ class Textures:
     def add(self, image: np.ndarray) -> int:
         """Adds a uint8 (H, W, 4) image, row 0 at the top; returns its number."""
         levels = []
-        for _ in range(LEVELS):
+        for level in range(LEVELS):
+            if level:
+                half = max(1, image.shape[1] // 2), max(1, image.shape[0] // 2)
+                image = cv2.resize(image, half, interpolation=cv2.INTER_AREA)
             levels.append((self.length, image.shape[0], image.shape[1]))
             self.data.append(image.ravel())
-            self.length += image.size
-            half = max(1, image.shape[1] // 2), max(1, image.shape[0] // 2)
-            image = cv2.resize(image, half, interpolation=cv2.INTER_AREA)
+            self.length += image.shape[0] * image.shape[1]
         self.table.append(levels)
         return len(self.table) - 1
 
     def packed(self) -> tuple[np.ndarray, np.ndarray]:
-        """All texels, uint8 (n,), and int64 (images, levels, 3): start, height, width of each."""
-        return np.concatenate(self.data), np.array(self.table, np.int64)
+        """All texels and, int64 (images, levels, 3), the start, height and width of each level.
+
+        The texels are uint32 (n,): red is the lowest byte, the fourth channel the highest.
+        """
+        texels = np.concatenate(self.data).view("<u4").astype(np.uint32, copy=False)
+        return texels, np.array(self.table, np.int64)
 
 
 # ---- colours ----
@@ -159,9 +194,19 @@ def _flat(ray):
 
 
 @njit(**INLINE)
+def _fading(x):
+    """exp(-x) to 1e-7, for x from 0. The library's function can't be compiled into the loop."""
+    x = min(x, 20.0) / -64
+    y = 1 + x * (1 + x / 2 * (1 + x / 3 * (1 + x / 4 * (1 + x / 5))))
+    for _ in range(6):
+        y *= y
+    return y
+
+
+@njit(**INLINE)
 def _hazy(colour, light, t, ray):
     """A colour seen through haze from a distance of t rays."""
-    return _mixed(colour, light.horizon, 1 - np.exp(-t * _flat(ray) * light.haze))
+    return _mixed(colour, light.horizon, 1 - _fading(t * _flat(ray) * light.haze))
 
 
 @njit(**INLINE)
@@ -173,33 +218,46 @@ def _clipped(value):
 
 
 @njit(**INLINE)
-def _level(square):
-    """The texture level for a pixel that covers `square` texels of level 0.
+def _level(square, facing):
+    """The texture level for a pixel that covers square / facing texels of level 0.
 
-    Its texels are nearest, in octaves, to the pixel's size.
+    Its texels are nearest, in octaves, to the pixel's size. The pixels wait for no division.
     """
-    level = 0
-    while level < LEVELS - 1 and square >= 2:
-        square *= 0.25
+    level, limit = 0, 2 * facing
+    while level < LEVELS - 1 and square >= limit:
+        limit *= 4
         level += 1
     return level
 
 
 @njit(**INLINE)
-def _texel(texels, level, u, v, out):
-    """Puts the RGBA, 0 to 255, at u (0 left to 1 right) and v (0 bottom to 1 top) into `out`."""
+def _texel(texels, level, u, v):
+    """The RGBA, 0 to 255, at u (0 left to 1 right) and v (0 bottom to 1 top)."""
     start, height, width = level[0], level[1], level[2]
     x = min(max(u * width - 0.5, 0.0), width - 1.0)
     y = min(max((1.0 - v) * height - 0.5, 0.0), height - 1.0)
     x0, y0 = int(x), int(y)
-    x1, y1 = min(x0 + 1, width - 1), min(y0 + 1, height - 1)
     fx, fy = x - x0, y - y0
-    a, b = start + 4 * (y0 * width + x0), start + 4 * (y0 * width + x1)
-    c, d = start + 4 * (y1 * width + x0), start + 4 * (y1 * width + x1)
-    for k in range(4):
-        top = texels[a + k] * (1 - fx) + texels[b + k] * fx
-        bottom = texels[c + k] * (1 - fx) + texels[d + k] * fx
-        out[k] = top * (1 - fy) + bottom * fy
+    right, down = int(x0 < width - 1), width * int(y0 < height - 1)
+    # one 32-bit load a texel; unsigned, so that no index is checked for being negative
+    a = np.uint64(start + y0 * width + x0)
+    right, down = np.uint64(right), np.uint64(down)
+    a, b, c, d = texels[a], texels[a + right], texels[a + down], texels[a + down + right]
+    return (
+        _blend(a, b, c, d, 0, fx, fy),
+        _blend(a, b, c, d, 8, fx, fy),
+        _blend(a, b, c, d, 16, fx, fy),
+        _blend(a, b, c, d, 24, fx, fy),
+    )
+
+
+@njit(**INLINE)
+def _blend(a, b, c, d, shift, fx, fy):
+    """Bilinear interpolation of the byte that begins at bit `shift` of four neighbours."""
+    a, b = float((a >> shift) & 255), float((b >> shift) & 255)
+    c, d = float((c >> shift) & 255), float((d >> shift) & 255)
+    top, bottom = a + (b - a) * fx, c + (d - c) * fx
+    return top + (bottom - top) * fy
 
 
 @njit(**INLINE)
@@ -211,14 +269,21 @@ def _linear(texel):
 @njit(**INLINE)
 def _noise(tile, x, y):
     """Bilinear sample of square tileable float32 noise in 0..1, whose side is a power of 2."""
-    last = tile.shape[0] - 1
-    x0, y0 = int(np.floor(x)), int(np.floor(y))
-    fx, fy = x - x0, y - y0
+    last = np.uint64(tile.shape[0] - 1)
+    floor_x, floor_y = np.floor(x), np.floor(y)
+    fx, fy = x - floor_x, y - floor_y
     # `& last` is a remainder without a division, which would take longer than all the rest
-    i, j, i1, j1 = y0 & last, x0 & last, (y0 + 1) & last, (x0 + 1) & last
-    top = tile[i, j] * (1 - fx) + tile[i, j1] * fx
-    bottom = tile[i1, j] * (1 - fx) + tile[i1, j1] * fx
-    return top * (1 - fy) + bottom * fy
+    i, j = np.uint64(np.int64(floor_y)) & last, np.uint64(np.int64(floor_x)) & last
+    i1, j1 = (i + np.uint64(1)) & last, (j + np.uint64(1)) & last
+    a, b, c, d = tile[i, j], tile[i, j1], tile[i1, j], tile[i1, j1]
+    top, bottom = a + (b - a) * fx, c + (d - c) * fx
+    return top + (bottom - top) * fy
+
+
+@njit(**INLINE)
+def _rest(x, step):
+    """The remainder of x by step > 0, as % has it but without calling a library."""
+    return x - np.floor(x / step) * step
 
 
 @njit(**INLINE)
@@ -251,14 +316,15 @@ def _directions(heading, reach, bins, shift, count):
 
 
 @njit(**FAST)
-def _layers(walls, x, y, heading, reach, bins):
-    """The `layers` of `Azimuths` seen from (x, y)."""
+def _layers(fronts, heading, reach, bins):
+    """The `layers` of `Azimuths`."""
     middles = _directions(heading, reach, bins, 0.5, bins)
     index = np.full((bins, MAX_LAYERS), -1, np.int32)
     depth = np.full((bins, MAX_LAYERS), np.inf, np.float32)
-    for w in range(len(walls)):
-        ax, ay = walls[w].left[0] - x, walls[w].left[1] - y
-        bx, by = walls[w].right[0] - x, walls[w].right[1] - y
+    for w in range(len(fronts)):
+        ax, ay = fronts[w].start[0], fronts[w].start[1]
+        ex, ey = fronts[w].along[0], fronts[w].along[1]
+        bx, by = ax + ex, ay + ey
         t0, t1 = _off(ax, ay, heading), _off(bx, by, heading)
         lo, hi = min(t0, t1), max(t0, t1)
         if hi - lo > np.pi:  # the wall passes behind the camera, and may end in view
@@ -269,7 +335,6 @@ def _layers(walls, x, y, heading, reach, bins):
             continue
         first = max(0, int((lo + reach) / (2 * reach) * bins) - 1)
         last = min(bins - 1, int((hi + reach) / (2 * reach) * bins) + 1)
-        ex, ey = bx - ax, by - ay
         for k in range(first, last + 1):
             dx, dy = middles[k, 0], middles[k, 1]
             den = dx * ey - dy * ex
@@ -312,32 +377,43 @@ def _bin(k, dx, dy, azimuths, heading):
 
 
 @njit(**FAST)
-def _fronts(walls, year):
-    """Of each wall: length, direction to the street (x, y), brightness of this year's paint."""
-    fronts = np.empty((len(walls), 4))
+def _fronts(scene, sun, year, x, y):
+    """The FRONT rows of all walls, seen from (x, y)."""
+    walls = scene.walls
+    fronts = np.empty(len(walls), FRONT)
+    flat = max(_flat(sun), 1e-6)
     for w in range(len(walls)):
-        ex = walls[w].right[0] - walls[w].left[0]
-        ey = walls[w].right[1] - walls[w].left[1]
+        wall, front = walls[w], fronts[w]
+        ax, ay = wall.left[0] - x, wall.left[1] - y
+        ex, ey = wall.right[0] - wall.left[0], wall.right[1] - wall.left[1]
         length = np.sqrt(ex * ex + ey * ey)
-        fronts[w, 0], fronts[w, 1], fronts[w, 2] = length, ey / length, -ex / length
-        fronts[w, 3] = 0.82 + 0.3 * _hash(walls[w].house, year // 4, 5)
+        front.start[0], front.start[1], front.along[0], front.along[1] = ax, ay, ex, ey
+        front.normal[0], front.normal[1] = ey / length, -ex / length
+        front.cross, front.height, front.length = ax * ey - ay * ex, wall.height, length
+        front.tint = 0.82 + 0.3 * _hash(wall.house, year // 4, 5)
+        front.density = scene.table[wall.texture, 0, 1] / wall.height
+        front.sun = max((ey * sun[0] - ex * sun[1]) / length, 0.0)
+        # metres to the house that shades, along the light's way
+        front.ahead = (17.0 + 6 * wall.opposite) / max(front.sun / flat, 0.15)
+        front.low = 6.0 - front.ahead * sun[2] / flat
+        front.luck = int(wall.opposite * 50)
     return fronts
 
 
 @njit(**INLINE)
 def _ray(view, tangent, row, col):
     """The direction (x, y, z) through a pixel, as long as it takes to come one metre forward."""
-    axes, size = view.axes, view.size
+    (right, up, forward), size = view.axes, view.size
     a = ((col + 0.5) / size * 2 - 1) * tangent
     b = -((row + 0.5) / size * 2 - 1) * tangent
-    dx = axes[2, 0] + a * axes[0, 0] + b * axes[1, 0]
-    dy = axes[2, 1] + a * axes[0, 1] + b * axes[1, 1]
-    dz = axes[2, 2] + a * axes[0, 2] + b * axes[1, 2]
+    dx = forward[0] + b * up[0] + a * right[0]
+    dy = forward[1] + b * up[1] + a * right[1]
+    dz = forward[2] + b * up[2] + a * right[2]
     return dx, dy, dz
 
 
 @njit(**INLINE)
-def _hit(walls, layers, k, position, ray):
+def _hit(fronts, layers, k, eye_z, ray):
     """The first wall of bin k that a ray meets, after how many rays, at which share of its width.
 
     The number of the wall is -1 where the ray meets none.
@@ -347,15 +423,13 @@ def _hit(walls, layers, k, position, ray):
         w = layers[k, m]
         if w < 0:
             break
-        ax, ay = walls[w].left[0] - position[0], walls[w].left[1] - position[1]
-        ex = walls[w].right[0] - walls[w].left[0]
-        ey = walls[w].right[1] - walls[w].left[1]
-        den = dx * ey - dy * ex
+        front = fronts[np.uint64(w)]
+        den = dx * front.along[1] - dy * front.along[0]
         if abs(den) < PARALLEL:
             continue
-        t = (ax * ey - ay * ex) / den
-        if t >= NEAR and position[2] + t * dz < walls[w].height:
-            return w, t, _clipped((ax * dy - ay * dx) / den)
+        t = front.cross / den
+        if t >= NEAR and eye_z + t * dz < front.height:
+            return w, t, _clipped((front.start[0] * dy - front.start[1] * dx) / den)
     return -1, ENDLESS, 0.0
 
 
@@ -387,17 +461,14 @@ def _illumination(light, sky, sun, lamps, x, y, z, nx, ny, nz, every_way):
 
 
 @njit(**INLINE)
-def _sun_on_wall(sun, nx, ny, x, y, z, opposite):
+def _sun_on_wall(front, x, y, z):
     """The share of the sun's light on a wall: the houses across the street shade its lower part."""
-    share = max(nx * sun[0] + ny * sun[1], 0.0)
-    if share > 0:
-        flat = max(_flat(sun), 1e-6)
-        across = (nx * sun[0] + ny * sun[1]) / flat
-        ahead = (17.0 + 6 * opposite) / max(across, 0.15)  # metres to the house that shades
-        along = int(np.floor((x * ny - y * nx + ahead * 0.5) / 9.0))  # houses are 9 m wide there
-        edge = 6.0 + 11.0 * _hash(along, int(opposite * 50), 9) - ahead * sun[2] / flat
-        share *= _clipped((z - edge) / 0.6 + 0.5)
-    return share
+    if front.sun <= 0:
+        return 0.0
+    along = x * front.normal[1] - y * front.normal[0] + front.ahead * 0.5
+    house = int(np.floor(along / HOUSE))
+    edge = front.low + 11.0 * _hash(house, front.luck, 9)
+    return front.sun * _clipped((z - edge) / 0.6 + 0.5)
 
 
 @njit(**INLINE)
@@ -419,20 +490,22 @@ def _lit_window(light, wall, length, s, z, seed, texel):
 
 
 @njit(**INLINE)
-def _wall(scene, light, moment, front, point, ray, footprint, w, s, texel):
-    """The colour of wall w at a point, which is the share s of its width from its left end."""
+def _wall(scene, light, moment, front, point, ray, flat, footprint, w, s):
+    """The colour of wall w at a point, which is the share s of its width from its left end.
+
+    flat: the ray's length on the map; footprint: metres that the pixel covers at that distance.
+    """
     wall, (x, y, z) = scene.walls[w], point
-    length, nx, ny, tint = front[0], front[1], front[2], front[3]
-    facing = max(abs(ray[0] * nx + ray[1] * ny) / _flat(ray), 0.08)
-    density = scene.table[wall.texture, 0, 1] / wall.height  # texels per metre
-    level = _level((footprint * density) ** 2 / facing)
-    _texel(scene.texels, scene.table[wall.texture, level], s, z / wall.height, texel)
-    sun = _sun_on_wall(light.sun, nx, ny, x, y, z, wall.opposite)
+    nx, ny = front.normal[0], front.normal[1]
+    facing = max(abs(ray[0] * nx + ray[1] * ny), 0.08 * flat)
+    level = _level((footprint * front.density) ** 2 * flat, facing)
+    texel = _texel(scene.texels, scene.table[wall.texture, level], s, z / front.height)
+    sun = _sun_on_wall(front, x, y, z)
     sky = 0.55 + 0.45 * min(z / 9.0, 1.0)  # less sky is seen from low on the wall
     arriving = _illumination(light, sky, sun, moment.lamps, x, y, z, nx, ny, 0.0, 0.25)
-    red, green, blue = _times(_scaled(_linear(texel), tint), arriving)
+    red, green, blue = _times(_scaled(_linear(texel), front.tint), arriving)
     if light.lit > 0 and texel[3] > 8:
-        glow = _lit_window(light, wall, length, s, z, moment.seed, texel)
+        glow = _lit_window(light, wall, front.length, s, z, moment.seed, texel)
         red, green, blue = red + glow[0], green + glow[1], blue + glow[2]
     return red, green, blue
 
@@ -453,8 +526,8 @@ def _marked(off, along, side, half, cross, cross_half):
     """
     edge = cross_half - PAVEMENT
     if edge < cross < edge + 3.0:  # a zebra crossing
-        return (side % 1.1) < 0.55
-    return off < 0.09 and (along % 6.0) < 3.2 or abs(off - (half - PAVEMENT - 2.2)) < 0.05
+        return _rest(side, 1.1) < 0.55
+    return off < 0.09 and _rest(along, 6.0) < 3.2 or abs(off - (half - PAVEMENT - 2.2)) < 0.05
 
 
 @njit(**INLINE)
@@ -480,7 +553,7 @@ def _ground(scene, light, lamps, x, y, t):
     else:
         v = 0.2 + 0.08 * patch + 0.06 * (grain - 0.5)
         slab = _hash(ix, iy, 3) + 0.8  # metres
-        if (x % slab) < 0.05 or (y % slab) < 0.05:
+        if _rest(x, slab) < 0.05 or _rest(y, slab) < 0.05:
             v *= 0.75
         if min(abs(east - (wx - PAVEMENT)), abs(north - (wy - PAVEMENT))) < 0.2:  # the kerb
             v *= 1.25
@@ -512,9 +585,13 @@ def _sky(noise, light, seed, ray):
 
 
 @njit(**INNER)
-def _surfaces(view, scene, light, moment, azimuths, fronts, image, depth, texel):
-    """Fills the image with walls, ground and sky, and `depth` with their distances in rays."""
-    eye_x, eye_y, eye_z = view.position[0], view.position[1], view.position[2]
+def _surfaces(view, scene, light, moment, azimuths, fronts, image, depth, places):
+    """Fills the image with walls, ground and sky, and `depth` with their distances in rays.
+
+    places: memory for one row. A row of the image is made in three steps, each
+    of which the compiler can do better than all of them at once.
+    """
+    eye_x, eye_y, eye_z = view.position
     tangent = np.tan(view.half_fov)
     pixel = 2 * tangent / view.size  # metres that a pixel covers after one ray
     first = -1  # the bin of a row's first pixel
@@ -526,20 +603,27 @@ def _surfaces(view, scene, light, moment, azimuths, fronts, image, depth, texel)
             first = k if col == 0 else first
             w, t, s = -1, ENDLESS, 0.0
             if 0 <= k < len(azimuths.layers):
-                w, t, s = _hit(scene.walls, azimuths.layers, k, view.position, ray)
-            on_wall = w >= 0 and eye_z + t * ray[2] >= 0
-            if not on_wall:
-                t = -eye_z / ray[2] if ray[2] < -1e-4 else ENDLESS
+                w, t, s = _hit(fronts, azimuths.layers, k, eye_z, ray)
+            if w < 0 or eye_z + t * ray[2] < 0:
+                w, t = -1, -eye_z / ray[2] if ray[2] < -1e-4 else ENDLESS
+            places.wall[col], places.t[col], places.share[col] = w, t, s
+        for col in range(view.size):
+            flat = places.flat[col] = _flat(_ray(view, tangent, row, col))
+            places.seen[col] = _fading(places.t[col] * flat * light.haze)
+        for col in range(view.size):
+            ray = _ray(view, tangent, row, col)
+            w, t, s = places.wall[col], places.t[col], places.share[col]
             x, y, z = eye_x + t * ray[0], eye_y + t * ray[1], eye_z + t * ray[2]
-            if on_wall:
+            if w >= 0:
                 front, point = fronts[w], (x, y, z)
-                colour = _wall(scene, light, moment, front, point, ray, t * pixel, w, s, texel)
+                flat, wide = places.flat[col], t * pixel
+                colour = _wall(scene, light, moment, front, point, ray, flat, wide, w, s)
             elif t < ENDLESS:
                 colour = _ground(scene, light, moment.lamps, x, y, t)
             else:
                 colour = _sky(scene.noise, light, moment.seed, ray)
             if t < ENDLESS:
-                colour = _hazy(colour, light, t, ray)
+                colour = _mixed(colour, light.horizon, 1 - places.seen[col])
             depth[row, col] = t
             image[row, col, 0], image[row, col, 1], image[row, col, 2] = colour
 
@@ -554,7 +638,7 @@ def _outline(view, sprite, tangent, corners):
         y = sprite.place[1] - view.position[1] + side * sprite.half[1]
         z = (sprite.low if c < 2 else sprite.high) - view.position[2]
         for k in range(3):
-            corners[c, k] = x * axes[k, 0] + y * axes[k, 1] + z * axes[k, 2]
+            corners[c, k] = x * axes[k][0] + y * axes[k][1] + z * axes[k][2]
     col0, col1, row0, row1 = size, -1, size, -1
     # both ends of each edge: an end nearer than NEAR is moved to where the edge is NEAR away
     for i, j in ((0, 1), (1, 0), (1, 3), (3, 1), (3, 2), (2, 3), (2, 0), (0, 2)):
@@ -571,7 +655,7 @@ def _outline(view, sprite, tangent, corners):
 
 
 @njit(**INNER)
-def _sprite(view, scene, light, lamps, sprite, image, depth, corners, texel):
+def _sprite(view, scene, light, lamps, sprite, image, depth, corners):
     """Draws a sprite over what lies behind it; the opaque parts change the depth."""
     tangent = np.tan(view.half_fov)
     col0, col1, row0, row1 = _outline(view, sprite, tangent, corners)
@@ -589,7 +673,7 @@ def _sprite(view, scene, light, lamps, sprite, image, depth, corners, texel):
     density = scene.table[sprite.texture, 0, 1] / (high - low)  # texels per metre
     facing = max(abs(ox * nx + oy * ny) / max(away, 0.1), 0.1)
     pixel = 2 * tangent / view.size
-    level = scene.table[sprite.texture, _level((away * pixel * density) ** 2 / facing)]
+    level = scene.table[sprite.texture, _level((away * pixel * density) ** 2, facing)]
     for row in range(row0, row1 + 1):
         for col in range(col0, col1 + 1):
             ray = _ray(view, tangent, row, col)
@@ -606,7 +690,7 @@ def _sprite(view, scene, light, lamps, sprite, image, depth, corners, texel):
             if ray[0] * nx + ray[1] * ny > 0:  # seen from behind: right is left
                 s = -s
             u, v = 0.5 - 0.5 * s, (z - low) / (high - low)
-            _texel(scene.texels, level, u, v, texel)
+            texel = _texel(scene.texels, level, u, v)
             alpha = texel[3] / 255
             if alpha < 0.02:
                 continue
@@ -627,14 +711,16 @@ def _render(view, scene, light, moment):
     reach = min(np.pi * 0.6, view.half_fov * 1.45 + 0.15)  # more than a rolled photo's corners see
     bins = size * BINS_PER_PIXEL
     edges = _directions(view.heading, reach, bins, 0.0, bins + 1)
-    layers = _layers(scene.walls, x, y, view.heading, reach, bins)
-    azimuths, fronts = Azimuths(reach, edges, layers), _fronts(scene.walls, moment.year)
+    fronts = _fronts(scene, light.sun, moment.year, x, y)
+    azimuths = Azimuths(reach, edges, _layers(fronts, view.heading, reach, bins))
     image, depth = np.empty((size, size, 3), np.float32), np.empty((size, size), np.float32)
-    corners, texel = np.empty((4, 3)), np.empty(4)
-    _surfaces(view, scene, light, moment, azimuths, fronts, image, depth, texel)
+    corners = np.empty((4, 3))
+    t, share, flat, seen = np.empty((4, size))
+    places = Places(np.empty(size, np.int32), t, share, flat, seen)
+    _surfaces(view, scene, light, moment, azimuths, fronts, image, depth, places)
     for n in range(len(moment.sprites)):
         sprite = moment.sprites[n]
-        _sprite(view, scene, light, moment.lamps, sprite, image, depth, corners, texel)
+        _sprite(view, scene, light, moment.lamps, sprite, image, depth, corners)
     return image
 
 

@@ -9,6 +9,7 @@ seed: each image has its own random generator, so the number of processes change
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -136,12 +137,20 @@ def write_part(
         others = {"pitch": f"{camera.pitch:.1f}", "roll": f"{camera.roll:.1f}"}
         others |= {"height": f"{camera.z:.2f}", "tile": photo.tile, "note": photo.note}
         name = format_name(x, y, zone, band, photo.pano, camera.heading, photo.month, **others)
-        ok, data = cv2.imencode(".jpg", photo.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
+        bgr = cv2.cvtColor(photo.image, cv2.COLOR_RGB2BGR)
+        ok, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 92])
         if not ok:
             raise RuntimeError(f"{name}: JPEG encoding failed")
         (folder / name).write_bytes(data.tobytes())
         count += 1
     return count
+
+
+def write_parts(*parts: tuple) -> int:
+    """Calls `write_part` with each of the arguments, in one process, so that a district of several
+    parts is built once; returns the number of images.
+    """
+    return sum(write_part(*arguments) for arguments in parts)
 
 
 def write_city(plan: Plan, root, progress: bool = True, processes: int | None = None) -> None:
@@ -175,8 +184,8 @@ def write_city(plan: Plan, root, progress: bool = True, processes: int | None = 
             made.mkdir(parents=True, exist_ok=True)
         for k in range(districts):
             more = total, districts, kinds
-            jobs.append((write_part, database_photos, database, plan, part, k))
-            jobs.append((write_part, query_photos, queries, plan, part, k, *more))
+            crops = database_photos, database, plan, part, k
+            jobs.append((write_parts, crops, (query_photos, queries, plan, part, k, *more)))
     for k in range(min(2, plan.night_target)):
         more = plan.night_target, 2, ("night",)
         jobs.append((write_part, query_photos, target, plan, "target", k, *more))
@@ -197,19 +206,23 @@ def write_pretraining(plan: Plan, root, districts: int, progress=True, processes
 
 
 def run_jobs(jobs: list[tuple], what: str, progress: bool, processes: int | None = None) -> None:
-    """Calls job[0](*job[1:]) for each job in spawned processes, with a progress bar.
+    """Calls job[0](*job[1:]) for each job in spawned processes.
+
+    A progress bar is shown in a terminal and in a notebook. A log file gets none.
 
     Parameters
     ----------
     jobs : functions, each of which returns how many images it has made, and their arguments.
     what : the label of the progress bar.
-    progress : whether it is shown.
+    progress : whether a progress bar is shown.
     processes : None: one for each core; 1: this process, and none is spawned.
 
     Raises
     ------
     VgeoError : a process died.
     """
+    in_notebook = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
+    progress = progress and (in_notebook or sys.stderr.isatty())
     with tqdm(desc=what, unit=" images", disable=not progress) as bar:
         if processes == 1:
             for make, *arguments in jobs:
