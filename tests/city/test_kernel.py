@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from vgeo.city import kernel
 from vgeo.city.cameras import Camera
 from vgeo.city.kernel import LAMP, NEAR, SPRITE, WALL, Moment, Scene, Textures, render
 
@@ -196,6 +197,14 @@ def test_haze_hides_what_is_far(draw, even):
         seen = np.exp(-0.05 * distance)
         expected = clear[32, 32] * seen + np.array([0.0, 0.0, 1.0]) * (1 - seen)
         assert np.allclose(hazy[32, 32], expected, atol=0.01)
+
+
+def test_own_arithmetic_is_that_of_the_library():
+    for x in (0.0, 1e-9, 0.01, 0.5, 3.0, 8.0, 40.0, 1e9):
+        assert np.isclose(kernel._fading(x), np.exp(-x), rtol=1e-6, atol=1e-7)
+        for sign in (-1, 1):
+            rest = kernel._rest(sign * x, 1.1)
+            assert x > 1e6 or np.isclose(rest, np.mod(sign * x, 1.1), atol=1e-9)
 
 
 def test_textures_are_read_at_the_level_of_their_distance():

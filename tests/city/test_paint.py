@@ -55,6 +55,19 @@ def test_pieces_of_noise(make):
     assert np.abs(np.diff(tall, axis=0)).mean() < 0.5 * np.abs(np.diff(tall, axis=1)).mean()
 
 
+@pytest.mark.parametrize(
+    "h, w, bh, bw", [(1, 1, 2, 4), (9, 40, 3, 5), (57, 5, 2, 9), (8, 30, 9, 4)]
+)
+def test_bricks_are_laid_half_a_brick_apart(h, w, bh, bw):
+    shade, joint = paint._bricks(h, w, bh, bw, np.random.default_rng(0))
+    numbers = {}
+    for y, x in np.ndindex(h, w):
+        row, along = y // bh, x + (y // bh) % 2 * (bw // 2)
+        assert joint[y, x] == (y % bh == 0 or along % bw == 0)
+        assert shade[y, x] == numbers.setdefault((row, along // bw), shade[y, x])
+    assert len(set(numbers.values())) == len(numbers)  # each brick has a shade of its own
+
+
 # ---- styles ----
 
 

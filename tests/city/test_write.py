@@ -200,6 +200,17 @@ def one(folder, name):
     return 1
 
 
+def test_a_log_gets_no_progress_bar(tmp_path, capfd):
+    run_jobs([(one, tmp_path, "a")], "test", True, 1)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_terminal_gets_a_progress_bar(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    run_jobs([(one, tmp_path, "a")], "test", True, 1)
+    assert "test: 1 images" in capsys.readouterr().err
+
+
 def test_jobs_run_in_turn_in_this_process(tmp_path):
     run_jobs([(one, tmp_path, "a"), (one, tmp_path, "b")], "test", False, 1)
     assert names(tmp_path) == ["a", "b"]

@@ -26,7 +26,7 @@ LAMP_REACH = 500.0  # square metres: the square of the distance beyond which a l
 FAST: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract", "arcp", "nsz"}}
 # Without reference counts, which took a fifth of the time; such a function can't make an array.
 INNER = FAST | {"_nrt": False}
-INLINE = INNER | {"inline": "always"}
+INLINE = INNER | {"forceinline": True}
 
 # left, right: the ends (x, y) as seen from outside; bay, storey: window spacing and storey height;
 # ground: height of the ground floor; opposite: how tall the houses across the street are, 0 to 1
@@ -127,12 +127,16 @@ class Azimuths(NamedTuple):
 
 
 class Places(NamedTuple):
-    """What the pixels of one row show: the number of the wall or -1, how many rays away it is.
+    """What the pixels of one row show.
 
-    share: of the wall's width, from its left end. flat: the ray's length on the map. seen: the
-    share of the light that passes the haze.
+    walls, grounds, skies: the columns that show each, as far as they are filled. wall: the number
+    of the wall. t: how many rays away it is. share: of the wall's width, from its left end. flat:
+    the ray's length on the map. seen: the share of the light that passes the haze.
     """
 
+    walls: np.ndarray  # uint32, as are the next three: an index without a sign needs no check
+    grounds: np.ndarray
+    skies: np.ndarray
     wall: np.ndarray
     t: np.ndarray
     share: np.ndarray
@@ -588,43 +592,58 @@ def _sky(noise, light, seed, ray):
 def _surfaces(view, scene, light, moment, azimuths, fronts, image, depth, places):
     """Fills the image with walls, ground and sky, and `depth` with their distances in rays.
 
-    places: memory for one row. A row of the image is made in three steps, each
-    of which the compiler can do better than all of them at once.
+    places: memory for one row. A row of the image is made in several loops, each of which the
+    compiler can do better than all of them at once.
     """
     eye_x, eye_y, eye_z = view.position
-    tangent = np.tan(view.half_fov)
-    pixel = 2 * tangent / view.size  # metres that a pixel covers after one ray
+    tangent, size = np.tan(view.half_fov), view.size
+    pixel = 2 * tangent / size  # metres that a pixel covers after one ray
     first = -1  # the bin of a row's first pixel
-    for row in range(view.size):
-        k = first
-        for col in range(view.size):
+    for row in range(size):
+        k, walls, grounds, skies = first, 0, 0, 0
+        for col in range(size):
             ray = _ray(view, tangent, row, col)
             k = _bin(k, ray[0], ray[1], azimuths, view.heading)
             first = k if col == 0 else first
             w, t, s = -1, ENDLESS, 0.0
             if 0 <= k < len(azimuths.layers):
                 w, t, s = _hit(fronts, azimuths.layers, k, eye_z, ray)
-            if w < 0 or eye_z + t * ray[2] < 0:
-                w, t = -1, -eye_z / ray[2] if ray[2] < -1e-4 else ENDLESS
-            places.wall[col], places.t[col], places.share[col] = w, t, s
-        for col in range(view.size):
+            if w >= 0 and eye_z + t * ray[2] >= 0:
+                places.walls[walls], places.wall[col], places.share[col] = col, w, s
+                walls += 1
+            elif ray[2] < -1e-4:
+                t = -eye_z / ray[2]
+                places.grounds[grounds] = col
+                grounds += 1
+            else:
+                t = ENDLESS
+                places.skies[skies] = col
+                skies += 1
+            places.t[col] = t
+        for col in range(size):
             flat = places.flat[col] = _flat(_ray(view, tangent, row, col))
             places.seen[col] = _fading(places.t[col] * flat * light.haze)
-        for col in range(view.size):
-            ray = _ray(view, tangent, row, col)
-            w, t, s = places.wall[col], places.t[col], places.share[col]
+            depth[row, col] = places.t[col]
+        for n in range(walls):
+            col = places.walls[n]
+            ray, t = _ray(view, tangent, row, col), places.t[col]
+            w, s = places.wall[col], places.share[col]
             x, y, z = eye_x + t * ray[0], eye_y + t * ray[1], eye_z + t * ray[2]
-            if w >= 0:
-                front, point = fronts[w], (x, y, z)
-                flat, wide = places.flat[col], t * pixel
-                colour = _wall(scene, light, moment, front, point, ray, flat, wide, w, s)
-            elif t < ENDLESS:
-                colour = _ground(scene, light, moment.lamps, x, y, t)
-            else:
-                colour = _sky(scene.noise, light, moment.seed, ray)
-            if t < ENDLESS:
-                colour = _mixed(colour, light.horizon, 1 - places.seen[col])
-            depth[row, col] = t
+            front, point = fronts[w], (x, y, z)
+            flat, wide = places.flat[col], t * pixel
+            colour = _wall(scene, light, moment, front, point, ray, flat, wide, w, s)
+            colour = _mixed(colour, light.horizon, 1 - places.seen[col])
+            image[row, col, 0], image[row, col, 1], image[row, col, 2] = colour
+        for n in range(grounds):
+            col = places.grounds[n]
+            ray, t = _ray(view, tangent, row, col), places.t[col]
+            x, y = eye_x + t * ray[0], eye_y + t * ray[1]
+            colour = _ground(scene, light, moment.lamps, x, y, t)
+            colour = _mixed(colour, light.horizon, 1 - places.seen[col])
+            image[row, col, 0], image[row, col, 1], image[row, col, 2] = colour
+        for n in range(skies):
+            col = places.skies[n]
+            colour = _sky(scene.noise, light, moment.seed, _ray(view, tangent, row, col))
             image[row, col, 0], image[row, col, 1], image[row, col, 2] = colour
 
 
@@ -716,7 +735,8 @@ def _render(view, scene, light, moment):
     image, depth = np.empty((size, size, 3), np.float32), np.empty((size, size), np.float32)
     corners = np.empty((4, 3))
     t, share, flat, seen = np.empty((4, size))
-    places = Places(np.empty(size, np.int32), t, share, flat, seen)
+    walls, grounds, skies, wall = np.empty((4, size), np.uint32)
+    places = Places(walls, grounds, skies, wall, t, share, flat, seen)
     _surfaces(view, scene, light, moment, azimuths, fronts, image, depth, places)
     for n in range(len(moment.sprites)):
         sprite = moment.sprites[n]
