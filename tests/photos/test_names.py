@@ -92,13 +92,66 @@ def test_headings_lie_in_one_turn(written, heading):
         ("@120@", "@361@", "heading 361"),
         ("@120@", "@east@", "heading is 'east'"),
         ("202011", "202013", "month 202013"),
-        ("202011", "2017", "month 2017"),
-        (".jpg", ".txt", "the name is not"),
+        ("202011", "20", "month 20"),
+        ("202011", "2020-11", "month 2020-11"),
+        ("@S@037", "@S@-037", "says -37"),
+        ("@-122.40552@", "@122.40552@", "says 37.7077, 122.406"),
+        ("@037.70771@-122.40552@", "@-122.40552@037.70771@", "says -122.406"),
+        ("@10@S@", "@11@S@", "zone 11 north is lat 37.70"),
+        ("@S@", "@T@", "not in the latitude band 'T'"),
+        ("@10@S@037.70771@-122.40552@", "@10@F@037.70771@-122.40552@", "latitude band 'F'"),
+        ("@10@S@037.70771@-122.40552@", "@10@T@@@", "the latitude band 'T'"),
     ],
 )
 def test_bad_names(refused, old, new, word):
     parse_name(NAME)
     refused(lambda: parse_name(NAME.replace(old, new)), NAME.replace(old, new), word)
+
+
+SYDNEY = "@0333455.00@6253009.00@56@{}@-33.85008@0151.19982@p@@0@@@@201704@@.jpg"
+
+
+@pytest.mark.parametrize("letter", ["H", "S", ""])
+def test_the_letter_may_be_the_half_of_the_earth(refused, letter):
+    """GIS programs write S for south, where UTM has the band S of 32 to 40 degrees north."""
+    name = SYDNEY.format(letter)
+    fields = parse_name(name)
+    there = Transformer.from_crs("EPSG:32756", "EPSG:4326").transform(333455, 6253009)
+    assert there == pytest.approx((fields["lat"], fields["lon"]), abs=1e-5)
+    assert fields["letter"] == "H"  # -40 to -32 degrees
+    refused(lambda: parse_name(SYDNEY.format("N")), "latitude band 'N'")
+    # Without degrees nothing says whether S is the band or the south.
+    bare = name.replace("-33.85008@0151.19982", "@")
+    if letter == "S":
+        refused(lambda: parse_name(bare), "is lat 56.3", "correct the letter")
+    else:
+        assert parse_name(bare)["letter"] == letter
+
+
+def test_north_as_a_letter_is_the_band_of_the_metres():
+    assert parse_name("@0390000.00@5820000.00@33@N@@@p@@@@@@@@.jpg")["letter"] == "U"
+    assert parse_name("@0500000.00@0440000.00@33@N@@@p@@@@@@@@.jpg")["letter"] == "N"
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        (  # MSLS
+            "@0347500.12@6172500.34@33@U@055.67594@0012.56553@a@@@@@@20180826@day_forward_cph@.jpg",
+            {"zone": 33, "letter": "U", "month": 201808, "note": "day_forward_cph"},
+        ),
+        ("@0@00002.3@@@@@1@@@@@@@@.jpg", {"utm_east": 0.0, "utm_north": 2.3, "pano": "1"}),
+        ("@0544050.17@4174706.96@.jpg", {"utm_east": 544050.17, "zone": None, "month": 0}),
+        ("@0544050.17@4174706.96@img 12.jpeg", {"utm_north": 4174706.96, "lat": math.nan}),
+        (NAME.replace("202011", "20201126_101500"), {"month": 202011}),
+        (NAME.replace("202011", "2020"), {"month": 0}),
+        (NAME.replace(".jpg", ".HEIC"), {"month": 202011}),
+    ],
+)
+def test_names_of_the_data_sets(name, expected):
+    fields = parse_name(name)
+    assert list(fields) == FIELDS
+    assert {key: fields[key] for key in expected} == pytest.approx(expected, nan_ok=True)
 
 
 @settings(deadline=None, max_examples=300)

@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+import re
 
 import numpy as np
 import pandas as pd
@@ -10,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from pyproj import Transformer
+from pyproj import Geod, Transformer
 
 from vgeo.errors import VgeoError
+from vgeo.photos.places import pair_up
 from vgeo.photos.tables import read_photos
 
 METRES = ["utm_east", "utm_north"]
@@ -106,7 +108,17 @@ def test_photos_are_taken_by_rows_and_known_by_what_they_are(tmp_path, make_phot
     [
         ("", ["must name the columns"]),
         ("file,lat\na.jpg,1", ["'file,lat'", "must name the columns"]),
-        ("file;lat;lon\na.jpg;1;2", ["must name the columns"]),
+        ("file;lat,lon\na.jpg;1;2", ["must name the columns"]),
+        ("file,lat,lon,heading\na.jpg,37,7186,-122,5", ["line 2", "5 values for 4 columns"]),
+        ("file,lat,lon,,\na.jpg,37,7186,-122,5", ["line 2", "5 values for 5 columns"]),
+        ("file;utm_east;utm_north\na.jpg;553,000;4173551", ["line 2 (a.jpg)", "thousands"]),
+        ("file,lat,lon,date\na.jpg,1,2,04/05/2017", ["line 2 (a.jpg)", "may be month 4 or 5"]),
+        ("file,lat,lon,date\na.jpg,1,2,in spring", ["line 2 (a.jpg)", "'in spring'"]),
+        (
+            "file,lat,lon,utm_east,utm_north\na.jpg,-37.7077,-122.4055,552400,4173552",
+            ["line 2 (a.jpg)", "is not at lat -37.7077"],
+        ),
+        ("file,lat,lon,confidence,best_match\na.jpg,1,2,0.5,c.jpg", ["holds answers"]),
         ("file,lat,lon", ["holds no photos"]),
         ("file,lat,lat,lon\na.jpg,1,1,2", ["lat is there twice"]),
         ("file,lat,lon\na.jpg,1", ["line 2", "2 values for 3 columns"]),
@@ -130,6 +142,106 @@ def test_bad_lists(tmp_path, refused, content, words):
     refused(lambda: read_photos(tmp_path, "photos"), tmp_path, *words)
 
 
+SHEET = [(37.7186 + 4e-5 * i, -122.5) for i in range(4)]
+
+
+@pytest.mark.parametrize(
+    "header, line",
+    [
+        ("file,lat,lon,,", "a{i}.jpg,{lat},{lon},,"),
+        ("file;lat;lon", "a{i}.jpg;{lat_comma};{lon_comma}"),
+        ("sep=;\nFile;Latitude;Lng", "a{i}.jpg;{lat};{lon}"),
+        ("Filename\tGPS Latitude\tGPS Longitude\tCaption", "a{i}.jpg\t{lat}\t{lon}\ta, b"),
+        ("Image,Latitude,Longitude,note", 'a{i}.jpg,"{lat_comma}","{lon_comma}","a;b"'),
+        ("file,lat,lon", "deep\\a{i}.jpg,{lat},{lon}"),
+        ("file,lat,lon,month", "a{i}.jpg,{lat},{lon},2017-04"),
+        ("file,lat,lon,date", "a{i}.jpg,{lat},{lon},13/04/2017"),
+        ("file;lat;lon;date", "a{i}.jpg;{lat};{lon};05.04.2017 10:00"),
+        ("file,lat,lon,month", "a{i}.jpg,{lat},{lon},201704.0"),
+        ("file,lat,lon,month", "a{i}.jpg,{lat},{lon},2017:04:13 10:00:00"),
+    ],
+)
+def test_lists_as_spreadsheets_write_them(tmp_path, header, line):
+    (tmp_path / "deep").mkdir()
+    lines = [header]
+    for i, (lat, lon) in enumerate(SHEET):
+        (tmp_path / ("deep" if "deep" in line else "") / f"a{i}.jpg").touch()
+        comma = {"lat_comma": str(lat).replace(".", ","), "lon_comma": "-122,5"}
+        lines.append(line.format(i=i, lat=lat, lon=lon, **comma))
+    (tmp_path / "list.csv").write_text("\n".join(lines) + "\n")
+    photos = read_photos(tmp_path)
+    np.testing.assert_allclose(np.transpose(degrees(photos)), SHEET, rtol=0, atol=1e-7)
+    assert set(photos.table["month"]) == ({201704} if "2017" in line else {0})
+
+
+def test_degrees_say_the_zone_of_metres_beside_them(tmp_path):
+    """Also across a zone's border, where a list may go on in the metres of the first zone."""
+    lines, places = ["file,lat,lon,utm_east,utm_north"], [(51.4779, -0.0001), (51.4779, 0.0001)]
+    for i, (lat, lon) in enumerate(places):
+        (tmp_path / f"{i}.jpg").touch()
+        east, north = Transformer.from_crs("EPSG:4326", "EPSG:32630").transform(lat, lon)
+        lines.append(f"{i}.jpg,{lat},{lon},{east},{north}")
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    photos = read_photos(tmp_path)
+    np.testing.assert_allclose(np.transpose(degrees(photos)), places, rtol=0, atol=1e-7)
+
+
+def test_two_zones_whose_names_hold_degrees_become_one(tmp_path):
+    names = [
+        "@0708310.69@5707239.64@30@U@051.47790@-000.00010@p0@@@@@@@@.jpg",
+        "@0291689.31@5707239.64@31@U@051.47790@0000.00010@p1@@@@@@@@.jpg",
+    ]
+    for folder, name in zip("ab", names):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).touch()
+    photos = read_photos(tmp_path)
+    expected = [[51.4779, 51.4779], [-0.0001, 0.0001]]
+    np.testing.assert_allclose(degrees(photos), expected, rtol=0, atol=1e-6)
+    apart = Geod(ellps="WGS84").inv(-0.0001, 51.4779, 0.0001, 51.4779)[2]
+    assert np.hypot(*(photos.xy[0] - photos.xy[1])) == pytest.approx(apart, rel=1e-3)
+    # A data set whose queries lie in the next zone.
+    west, east = read_photos(tmp_path / "a"), read_photos(tmp_path / "b")
+    pair = pair_up("london", east, west)
+    assert (west.zone, east.zone) == (30, 31) and pair.positives[0].tolist() == [0]
+    moved = np.hypot(*(pair.queries.xy[0] - west.xy[0]))
+    assert moved == pytest.approx(apart, rel=2e-3)
+
+
+def test_answers_and_tables_of_other_programs_are_no_lists(tmp_path, make_photos, refused):
+    make_photos(tmp_path, [(37.77, -122.42), (37.7701, -122.42)], kind="exif")
+    whole = read_photos(tmp_path)
+    (tmp_path / "locations.csv").write_text(
+        "file,lat,lon,confidence,best_match\n000.jpg,1,2,0.5,001.jpg\n"
+    )
+    (tmp_path / "skipped.csv").write_text("file,reason\n000.jpg,none\n")
+    (tmp_path / "track.csv").write_text("time,lat,lon\n1,2,3\n")
+    again = read_photos(tmp_path)
+    pd.testing.assert_frame_equal(again.table, whole.table)
+    refused(lambda: read_photos(tmp_path / "locations.csv"), "holds answers of vgeo locate")
+    (tmp_path / "mine.csv").write_text("file,lat,lon\np000.jpg,37.8,-122.4\n")
+    assert len(read_photos(tmp_path)) == 1
+
+
+def test_one_odd_photo_among_good_ones_is_skipped(tmp_path, make_photos, refused):
+    make_photos(tmp_path / "exif", [(37.77, -122.42)] * 3, kind="exif")
+    (far,) = make_photos(tmp_path / "exif", [(37.77, 122.42)], kind="exif", stem="far")
+    make_photos(tmp_path / "names", 552_000.0 + 10 * np.arange(3))
+    party = tmp_path / "names" / "party.jpg"
+    party.touch()
+    make_photos(tmp_path / "csv", [(37.77, -122.42)] * 3, kind="csv")
+    with open(tmp_path / "csv" / "list.csv", "a") as file:
+        file.write("\ngone.jpg,37.77,-122.42,,\n")
+    for folder, odd, words in (
+        ("exif", str(far), "degrees from most photos"),
+        ("names", str(party), "the name is not"),
+        ("csv", f"{tmp_path / 'csv' / 'list.csv'} line 5 (gone.jpg)", "no such file"),
+    ):
+        some = read_photos(tmp_path / folder, strict=False)
+        assert len(some) == 3 and list(some.skipped) == [odd] and words in some.skipped[odd]
+        refused(lambda f=folder: read_photos(tmp_path / f))
+    refused(lambda: read_photos(tmp_path / "names"), party, "1 of 4 photos can't be used")
+
+
 def test_bad_folders(tmp_path, make_photos, refused):
     none, text, image = (tmp_path / name for name in ("none", "x.txt", "x.PNG"))
     refused(lambda: read_photos(none, "queries"), none, "no such folder of queries")
@@ -140,9 +252,12 @@ def test_bad_folders(tmp_path, make_photos, refused):
     refused(lambda: read_photos(tmp_path), image, "is empty")
     image.unlink()
     ((here,), (tokyo,)) = (make_photos(tmp_path, [552_400.0], zone=zone) for zone in (10, 54))
-    refused(lambda: read_photos(tmp_path), here, tokyo, "zone 54 north")
-    (tmp_path / "a.csv").touch()
-    (tmp_path / "b.csv").touch()
+    refused(lambda: read_photos(tmp_path), here, "degrees from the mean")
+    for path in (here, tokyo):  # without degrees, nothing says that the zones are meant
+        path.rename(tmp_path / re.sub(r"@S@[^@]*@[^@]*@", "@S@@@", path.name))
+    refused(lambda: read_photos(tmp_path), "zone 54 north", "keep to one zone")
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text("file,lat,lon\n")
     refused(lambda: read_photos(tmp_path), "2 CSV files (a.csv, b.csv)")
 
 
@@ -181,6 +296,9 @@ def test_photos_without_a_position_are_counted(tmp_path, make_photos, refused):
         for i, gps in enumerate(tags)
     ]
     refused(lambda: read_photos(tmp_path), lost[0], "no GPS position", "4 of 5")
+    some = read_photos(tmp_path, strict=False)
+    assert some.paths == [str(good)] and sorted(some.skipped) == list(map(str, lost))
+    assert all("no GPS position" in reason for reason in some.skipped.values())
     (tmp_path / "0.jpg").write_bytes(b"not a photo")
     refused(lambda: read_photos(tmp_path), tmp_path / "0.jpg", "is not an image")
 

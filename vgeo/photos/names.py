@@ -1,23 +1,25 @@
 """File names that hold a photo's position, written and read, and the checks of each value.
 
-The names are those of the SF-XL and Tokyo 24/7 data sets, see LAYOUT.
+The names are those that the VPR data sets downloader writes, see LAYOUT: SF-XL, Tokyo 24/7, MSLS,
+Nordland and others. Other programs of the field read the first two fields alone.
 """
 
 import math
 import os
+import re
 from functools import cache
 from typing import Any
 
 from pyproj import Proj
 
 from vgeo.errors import VgeoError
-from vgeo.photos.images import SUFFIXES
 
 LAYOUT = (
     "@utm_east@utm_north@zone@letter@lat@lon@pano@tile@heading@pitch@roll@height@yyyymm@note@.jpg"
 )
 FIELDS = LAYOUT.replace("yyyymm", "month").split("@")[1:-1]
 BANDS = "CDEFGHJKLMNPQRSTUVWX"  # UTM's latitude bands, south to north; from N on the north
+AGREE = 0.01  # degrees: metres and degrees in one name that are farther apart contradict each other
 
 
 @cache
@@ -54,7 +56,7 @@ def format_name(
     VgeoError : `parse_name` would refuse the name.
     """
     utm_east, utm_north, zone = round(float(utm_east), 2), round(float(utm_north), 2), int(zone)
-    check_utm(utm_east, utm_north, zone, letter, f"photo {pano}")
+    check_utm(utm_east, utm_north, zone, f"photo {pano}")
     lon, lat = utm_projection(zone, letter < "N")(utm_east, utm_north, inverse=True)
     degrees = math.nan if heading is None else round(float(heading), 2) % 360
     fields = dict.fromkeys(FIELDS, "") | {
@@ -76,33 +78,85 @@ def format_name(
 def parse_name(name: str | os.PathLike[str]) -> dict[str, Any]:
     """The fields of a `@...@` file name, or of a path that ends with one.
 
+    A name may also be `@utm_east@utm_north@` and anything without an @.
+
     Returns
     -------
     A dict with the keys FIELDS. utm_east, utm_north, lat, lon, heading: float (the last three NaN
-    where empty, heading in [0, 360)). zone: int, None where empty. month: int yyyymm, 0 where
-    empty. The others: str.
+    where empty, heading in [0, 360)). zone: int, None where empty. letter: the latitude band, ""
+    where empty. month: int yyyymm, 0 where unknown; a day and a time after it are left out. The
+    others: str.
 
     Raises
     ------
-    VgeoError : names the file and the field at fault.
+    VgeoError : names the file and the field at fault, or the fields that contradict each other.
     """
-    stem, suffix = os.path.splitext(os.path.basename(name))
-    parts = stem.split("@")
-    if suffix.lower() not in SUFFIXES or len(parts) != len(FIELDS) + 2 or parts[0] or parts[-1]:
+    first, *parts = os.path.basename(name).split("@")
+    end = parts.pop() if parts else ""
+    short = len(parts) == 2  # metres alone
+    if first or not (short or len(parts) == len(FIELDS) and re.fullmatch(r"(\.[^.]+)?", end)):
         raise VgeoError(
             f"{name}: the name is not {LAYOUT}: rename it, or list the photos in a CSV of "
             "file,lat,lon"
         )
-    fields: dict[str, Any] = dict(zip(FIELDS, parts[1:-1], strict=True))
-    empty = {"zone": None, "lat": math.nan, "lon": math.nan, "heading": math.nan, "month": 0}
+    fields: dict[str, Any] = dict.fromkeys(FIELDS, "") | dict(zip(FIELDS, parts, strict=False))
+    empty = {"zone": None, "lat": math.nan, "lon": math.nan, "heading": math.nan}
     for key in ("utm_east", "utm_north", *empty):
         optional = key in empty and not fields[key]
         fields[key] = empty[key] if optional else number(fields[key], key, name)
-    check_utm(fields["utm_east"], fields["utm_north"], fields["zone"], fields["letter"], name)
+    check_utm(fields["utm_east"], fields["utm_north"], fields["zone"], name)
     fields["zone"] = fields["zone"] and int(fields["zone"])
+    fields["letter"] = _band(fields, name)
     fields["heading"] = wrap_heading(fields["heading"], name)
-    fields["month"] = whole_month(fields["month"], name)
+    fields["month"] = _month_of_name(fields["month"], name)
     return fields
+
+
+def _band(fields: dict[str, Any], name: object) -> str:
+    """The latitude band of a name's fields, "" where nothing says it.
+
+    The letter may be the band, or N or S for north or south, as GIS programs write it.
+
+    Raises
+    ------
+    VgeoError : letter, metres and degrees contradict each other.
+    """
+    letter, lat = fields["letter"], fields["lat"]
+    if letter and (len(letter) != 1 or letter not in BANDS):
+        raise VgeoError(f"{name}: UTM letter {letter!r} is not a latitude band {BANDS}: correct it")
+    if fields["zone"] is None or not letter and math.isnan(lat):
+        return str(letter)
+    south = lat < 0 if not math.isnan(lat) else letter < "N"
+    metres = fields["utm_east"], fields["utm_north"]
+    lon_there, lat_there = utm_projection(fields["zone"], south)(*metres, inverse=True)
+    there = f"{metres[0]:g}, {metres[1]:g} in zone {zone_name(fields['zone'], south)}"
+    there += f" is lat {lat_there:.5f}, lon {lon_there:.5f}"
+    apart = abs(lat - lat_there), abs((fields["lon"] - lon_there + 180) % 360 - 180)
+    if any(degrees > AGREE for degrees in apart):  # NaN, unknown, is not
+        raise VgeoError(
+            f"{name}: {there}, but the name says {lat:g}, {fields['lon']:g}: correct the one that "
+            "is wrong"
+        )
+    bands = {latitude_band(lat_there + step) for step in (-AGREE, 0, AGREE)}
+    if letter and letter not in bands and letter != ("S" if south else "N"):
+        raise VgeoError(
+            f"{name}: {there}, which is not in the latitude band {letter!r} of the name: correct "
+            "the letter"
+        )
+    return letter if letter in bands else latitude_band(lat_there)
+
+
+def latitude_band(lat: float) -> str:
+    """The UTM latitude band of a latitude from -80 to 84 degrees; beyond, the outermost band."""
+    return BANDS[int(min(max((lat + 80) // 8, 0), len(BANDS) - 1))]
+
+
+def _month_of_name(text: str, name: object) -> int:
+    """The month yyyymm of a name's YYYYMMDD_hhmmss, of which any part may be left off."""
+    date = re.fullmatch(r"(\d{4})(\d\d)?(\d\d)?([_ T]?\d{0,6})?", text)
+    if text and not date:
+        raise VgeoError(f"{name}: month {text} is not yyyymm, such as 201704: correct it")
+    return whole_month(int("".join(date.groups()[:2])), name) if date and date[2] else 0
 
 
 # The checks of single values. `name` says in an error which photo the value belongs to.
@@ -121,17 +175,18 @@ def number(text: str, field: str, name: object) -> float:
     return value
 
 
-def check_utm(east: float, north: float, zone: float | None, letter: str, name: object) -> None:
-    """Raises VgeoError where these are no UTM coordinates. zone: None, letter: "" where unknown."""
-    if not (0 < east < 1_000_000 and 0 <= north <= 10_000_000):
+def check_utm(east: float, north: float, zone: float | None, name: object) -> None:
+    """Raises VgeoError where these are no UTM coordinates.
+
+    Without a zone (None) the east may be 0: Nordland's names hold metres along a line.
+    """
+    if not (0 <= east < 1_000_000 and 0 <= north <= 10_000_000 and (east or zone is None)):
         raise VgeoError(
             f"{name}: UTM {east}, {north} is out of range (metres, east to 1e6, north to 1e7): "
             "correct it"
         )
     if zone is not None and zone not in range(1, 61):
         raise VgeoError(f"{name}: UTM zone {zone:g} is not 1 to 60: correct it")
-    if letter and (len(letter) != 1 or letter not in BANDS):
-        raise VgeoError(f"{name}: UTM letter {letter!r} is not a latitude band {BANDS}: correct it")
 
 
 def check_degrees(lat: float, lon: float, name: object) -> None:

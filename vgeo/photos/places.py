@@ -173,16 +173,21 @@ class Dataset:
 def pair_up(name: str, queries: Photos, database: Photos, radius: float = 25.0) -> Dataset:
     """The Dataset of queries and a database.
 
+    Queries of the next UTM zone, or of the other hemisphere, are put into the database's zone.
+
     Raises
     ------
-    VgeoError : their UTM zones differ, or no query has a database photo within `radius` metres.
+    VgeoError : their UTM zones are no neighbours, or no query has a database photo within `radius`
+        metres.
     """
     here, there = (queries.zone, queries.south), (database.zone, database.south)
-    if None not in (here[0], there[0]) and here != there:
-        raise VgeoError(
-            f"{name}: {queries.root} is in UTM zone {zone_name(*here)}, {database.root} in "
-            f"{zone_name(*there)}: give both as utm_east, utm_north of one zone"
-        )
+    if queries.zone and database.zone and here != there:
+        if (queries.zone - database.zone) % 60 not in (0, 1, 59):
+            raise VgeoError(
+                f"{name}: {queries.root} is in UTM zone {zone_name(*here)}, {database.root} in "
+                f"{zone_name(*there)}: give both as utm_east, utm_north of one zone"
+            )
+        queries = queries.in_zone(database.zone, database.south)
     right = positives(queries, database, radius)
     if not any(map(len, right)):
         nearest = cKDTree(database.xy).query(queries.xy)[0].min()

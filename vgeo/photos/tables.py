@@ -1,44 +1,28 @@
 """Photos on disk become one table: positions, headings and months from names, a CSV or EXIF."""
 
-import csv
 import hashlib
-import math
 import os
-import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from PIL import ExifTags, Image
 
 from vgeo.errors import VgeoError
-from vgeo.photos.images import (
-    SUFFIXES,
-    FilePath,
-    image_paths,
-    one_line,
-    unlistable,
-    unreadable_image,
-)
-from vgeo.photos.names import (
-    LAYOUT,
-    check_degrees,
-    check_utm,
-    number,
-    parse_name,
-    utm_projection,
-    whole_month,
-    wrap_heading,
-    zone_name,
-)
+from vgeo.photos.exif import read_exif
+from vgeo.photos.folders import SUFFIXES, photo_files, refuse, unlistable, why
+from vgeo.photos.images import FilePath
+from vgeo.photos.lists import is_list, read_list
+from vgeo.photos.names import parse_name, utm_projection, zone_name
 
 COLUMNS = {"path": "str", "utm_east": "f8", "utm_north": "f8", "heading": "f4", "month": "i4"}
 Row = tuple[str, float, float, float, int]  # values of COLUMNS, or with lat, lon in place of UTM
+Zone = tuple[int | None, bool]  # and whether it is of the southern hemisphere
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,12 +37,14 @@ class Photos:
     root : the folder that file names are relative to.
     zone : the UTM zone, 1 to 60, None where unknown.
     south : whether the zone is of the southern hemisphere.
+    skipped : {file or line of a list: why} of the photos that were left out when read.
     """
 
     table: pd.DataFrame
     root: str
     zone: int | None = None
     south: bool = False
+    skipped: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -84,6 +70,14 @@ class Photos:
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
         return replace(self, table=self.table.iloc[rows].reset_index(drop=True))
 
+    def in_zone(self, zone: int, south: bool) -> "Photos":
+        """The same photos with their metres in another UTM zone; theirs has to be known."""
+        easts, norths = self.xy.T
+        lon, lat = utm_projection(self.zone or 0, self.south)(easts, norths, inverse=True)
+        east, north = utm_projection(zone, south)(lon, lat)
+        table = self.table.assign(utm_east=east, utm_north=north)
+        return replace(self, table=table, zone=zone, south=south)
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the photos' names, sizes in bytes, positions and headings."""
@@ -95,7 +89,7 @@ class Photos:
         return digest.hexdigest()
 
 
-def read_photos(source: FilePath, what: str = "photos") -> Photos:
+def read_photos(source: FilePath, what: str = "photos", strict: bool = True) -> Photos:
     """The photos of a folder or a list; no pixel is decoded.
 
     Parameters
@@ -103,13 +97,17 @@ def read_photos(source: FilePath, what: str = "photos") -> Photos:
     source : one of
 
         - a folder of images whose names hold their positions (`@...@`), at any depth;
-        - a folder of photos whose EXIF holds a GPS position, none of whose names begins with @;
-        - a folder that holds one CSV, or the path of a CSV. Its first line is `file,lat,lon`
-          (degrees, WGS84) or `file,utm_east,utm_north` (metres, which win where both are there),
-          with `heading` and `month` where they are known. Files are relative to the CSV's folder.
+        - a folder of photos whose EXIF holds a GPS position, none of whose names is `@...@`;
+        - a folder that holds one list, or the path of a list: a CSV whose first line names
+          `file,lat,lon` (degrees, WGS84) or `file,utm_east,utm_north` (metres, which win where both
+          are there), with `heading` and `month` where they are known. Files are relative to the
+          CSV's folder. See `vgeo.photos.lists`.
 
-        Latitudes and longitudes go to one UTM zone, that of their mean longitude.
+        Latitudes and longitudes go to one UTM zone, that of their mean longitude. So do names of
+        several zones where all of them hold degrees.
     what : what the photos are, for messages.
+    strict : whether a photo that can't be used is refused. It is skipped otherwise: where it has no
+        position, one that contradicts itself, or one far from most others'.
 
     Raises
     ------
@@ -117,17 +115,19 @@ def read_photos(source: FilePath, what: str = "photos") -> Photos:
     """
     source = os.fspath(source)
     if os.path.isdir(source):
-        photos = _from_folder(source)
+        photos = _from_folder(source, strict)
     elif not os.path.isfile(source):
         raise VgeoError(
             f"{source}: there is no such folder of {what}: correct the path or put the images there"
         )
     elif source.lower().endswith(".csv"):
-        photos = _from_csv(source)
+        photos = _from_list(source, strict)
     else:
         raise VgeoError(
             f"{source}: is a file, not {what}: give a folder of images or a .csv of file,lat,lon"
         )
+    if strict or not len(photos):
+        refuse(photos.skipped, len(photos) + len(photos.skipped))
     if not len(photos):
         raise VgeoError(
             f"{source}: holds no {what}: put images ({' '.join(SUFFIXES)}) or rows of a CSV there"
@@ -135,21 +135,43 @@ def read_photos(source: FilePath, what: str = "photos") -> Photos:
     return photos
 
 
-def _from_folder(folder: str) -> Photos:
+def _from_folder(folder: str, strict: bool) -> Photos:
     try:
         names = os.listdir(folder)
     except OSError as error:
         raise unlistable(error) from error
-    lists = sorted(name for name in names if name.lower().endswith(".csv") and name[0] != ".")
+    tables = sorted(name for name in names if name.lower().endswith(".csv") and name[0] != ".")
+    lists = [name for name in tables if is_list(os.path.join(folder, name))]
     if len(lists) > 1:
         raise VgeoError(
             f"{folder}: holds {len(lists)} CSV files ({lists[0]}, {lists[1]}): give the path of one"
         )
     if lists:
-        return _from_csv(os.path.join(folder, lists[0]))
-    paths = image_paths(folder)
-    named = not paths or any(os.path.basename(path).startswith("@") for path in paths)
-    return _from_names(folder, paths) if named else _from_exif(folder, paths)
+        return _from_list(os.path.join(folder, lists[0]), strict)
+    paths, left_out = photo_files(folder)
+    bases = map(os.path.basename, paths)
+    named = any(name.startswith("@") and name.count("@") > 2 for name in bases)
+    photos = (_from_names if named else _from_exif)(folder, paths, strict)
+    if tables and not len(photos):  # perhaps one of them is meant as the list
+        return _from_list(os.path.join(folder, tables[0]), strict)
+    return replace(photos, skipped=left_out | photos.skipped)
+
+
+def _each(
+    read: Callable[[str], Any], paths: list[str], threads: int
+) -> tuple[list[tuple[str, Any]], dict[str, str]]:
+    """[(path, what `read` says of it)], and {path: why} for those where it raises a VgeoError."""
+
+    def tried(path: str) -> Any:
+        try:
+            return read(path)
+        except VgeoError as error:
+            return error
+
+    with ThreadPoolExecutor(threads) as pool:
+        found = list(zip(paths, pool.map(tried, paths) if threads > 1 else map(tried, paths)))
+    good = [pair for pair in found if not isinstance(pair[1], VgeoError)]
+    return good, {path: why(e, path) for path, e in found if isinstance(e, VgeoError)}
 
 
 def _table(rows: list[Row]) -> pd.DataFrame:
@@ -157,155 +179,82 @@ def _table(rows: list[Row]) -> pd.DataFrame:
     return table.sort_values("path", ignore_index=True)
 
 
-def _in_one_zone(rows: list[Row], root: str, source: str) -> Photos:
-    """The Photos of rows with lat, lon, projected to the UTM zone of their mean longitude."""
+def _in_one_zone(rows: list[Row], root: str, source: str, strict: bool) -> Photos:
+    """The Photos of rows with lat, lon, projected to the UTM zone of their mean longitude.
+
+    Rows more than 6 degrees of longitude from it are refused or, unless strict, skipped; the mean
+    is then that of the zone with most rows.
+    """
+    if not rows:
+        return Photos(_table([]), root)
     lat, lon = np.array([row[1:3] for row in rows]).T
-    mean = np.degrees(np.angle(np.exp(1j * np.radians(lon)).mean()))  # holds across 180 degrees
+    zones = (lon + 180) // 6
+    most = zones == Counter(zones.tolist()).most_common(1)[0][0]
+    around = lon if strict else lon[most]
+    mean = np.degrees(np.angle(np.exp(1j * np.radians(around)).mean()))  # holds across 180 degrees
     off = np.abs((lon - mean + 180) % 360 - 180)
-    if off.max() > 6:
+    if strict and off.max() > 6:
         far = off.argmax()
         raise VgeoError(
             f"{source}: lon {lon[far]:g} of {rows[far][0]} is {off[far]:.0f} degrees from the "
             "mean: correct it or split the list"
         )
-    zone, south = int((mean + 180) // 6) % 60 + 1, bool(lat.mean() < 0)
+    near = off <= 6
+    skipped = {
+        rows[i][
+            0
+        ]: f"lon {lon[i]:g} is {off[i]:.0f} degrees from most photos: correct it or index it "
+        "with photos of its place"
+        for i in np.flatnonzero(~near)
+    }
+    zone, south = int((mean + 180) // 6) % 60 + 1, bool(lat[near].mean() < 0)
     east, north = utm_projection(zone, south)(lon, lat)
     projected = [(row[0], e, n, *row[3:]) for row, e, n in zip(rows, east, north, strict=True)]
-    return Photos(_table(projected), root, zone, south)
+    kept = [row for row, here in zip(projected, near, strict=True) if here]
+    return Photos(_table(kept), root, zone, south, skipped)
 
 
-# Positions in names
-
-
-def _from_names(folder: str, paths: list[str]) -> Photos:
-    rows: list[Row] = []
-    zones: dict[tuple[int | None, bool], str] = {}
-    for path in paths:
-        fields = parse_name(path)
-        rows.append((path, *(fields[key] for key in list(COLUMNS)[1:])))
+def _from_names(folder: str, paths: list[str], strict: bool) -> Photos:
+    found, skipped = _each(parse_name, paths, threads=1)
+    zones: dict[Zone, list[tuple[str, dict[str, Any]]]] = {}
+    for path, fields in found:
         south = bool(fields["letter"]) and fields["letter"] < "N"
-        zones.setdefault((fields["zone"], south), path)
-    if len(zones) > 1:
-        (first, path), (second, other) = list(zones.items())[:2]
-        raise VgeoError(
-            f"{other}: is in UTM zone {zone_name(*second)}, {path} in {zone_name(*first)}: "
-            "their metres don't compare, keep to one zone in a folder"
-        )
-    return Photos(_table(rows), folder, *next(iter(zones), (None, False)))
+        zones.setdefault((fields["zone"], south), []).append((path, fields))
+    rows: dict[Zone, list[Row]] = {
+        zone: [(path, *(fields[key] for key in list(COLUMNS)[1:])) for path, fields in members]
+        for zone, members in zones.items()
+    }
+    if len(zones) < 2:
+        only = next(iter(zones), (None, False))
+        return Photos(_table(rows.get(only, [])), folder, *only, skipped)
+    in_degrees: list[Row] = []
+    for (zone, south), members in zones.items():
+        lost = [path for path, fields in members if np.isnan(fields["lat"] + fields["lon"])]
+        if zone is None or lost:
+            (first, ((path, _), *_)), (second, ((other, _), *_)) = list(zones.items())[:2]
+            raise VgeoError(
+                f"{other}: is in UTM zone {zone_name(*second)}, {path} in {zone_name(*first)}: "
+                "their metres don't compare, keep to one zone in a folder or write lat and lon "
+                "into each name"
+            )
+        easts, norths = np.array([row[1:3] for row in rows[zone, south]]).T
+        lon, lat = utm_projection(zone, south)(easts, norths, inverse=True)
+        placed = zip(rows[zone, south], lat, lon, strict=True)
+        in_degrees += [(row[0], y, x, *row[3:]) for row, y, x in placed]
+    photos = _in_one_zone(in_degrees, folder, folder, strict)
+    return replace(photos, skipped=skipped | photos.skipped)
 
 
-# Positions in EXIF
+def _from_exif(folder: str, paths: list[str], strict: bool) -> Photos:
+    found, skipped = _each(read_exif, paths, threads=os.cpu_count() or 1)
+    photos = _in_one_zone([(path, *row) for path, row in found], folder, folder, strict)
+    return replace(photos, skipped=skipped | photos.skipped)
 
 
-def _from_exif(folder: str, paths: list[str]) -> Photos:
-    with ThreadPoolExecutor() as pool:
-        rows = list(pool.map(_exif_row, paths))
-    lost = [path for path, row in zip(paths, rows, strict=True) if row is None]
-    if lost:
-        raise VgeoError(
-            f"{lost[0]}: has no GPS position in its EXIF ({len(lost)} of {len(paths)} photos have "
-            f"none): remove what has none, list all in a CSV of file,lat,lon, or name them {LAYOUT}"
-        )
-    return _in_one_zone([row for row in rows if row], folder, folder)
-
-
-def _exif_row(path: str) -> Row | None:
-    """A photo's path, latitude, longitude, heading (to true north) and month from its EXIF.
-
-    None where it has no GPS position, or 0, 0, which a camera writes before it knows better.
-    """
-    try:
-        with Image.open(path) as image:
-            exif = image.getexif()
-            gps, camera = (exif.get_ifd(tag) for tag in (ExifTags.IFD.GPSInfo, ExifTags.IFD.Exif))
-    except Exception as error:  # as in load_image
-        raise unreadable_image(path, error) from error
-    lat = _exif_degrees(gps, ExifTags.GPS.GPSLatitude, ExifTags.GPS.GPSLatitudeRef, "NS")
-    lon = _exif_degrees(gps, ExifTags.GPS.GPSLongitude, ExifTags.GPS.GPSLongitudeRef, "EW")
-    if lat is None or lon is None or lat == lon == 0:
-        return None
-    check_degrees(lat, lon, path)
-    heading = math.nan
-    if gps.get(ExifTags.GPS.GPSImgDirectionRef, "T") == "T":
-        heading = float(gps.get(ExifTags.GPS.GPSImgDirection, math.nan))
-    # "0000:00:00 00:00:00" and blanks are common too.
-    taken = re.match(r"(\d{4}):(\d\d):", str(camera.get(ExifTags.Base.DateTimeOriginal)))
-    year, month = map(int, taken.groups()) if taken else (0, 0)
-    known = 1800 <= year <= 2200 and 1 <= month <= 12
-    return path, lat, lon, wrap_heading(heading, path), 100 * year + month if known else 0
-
-
-def _exif_degrees(gps: dict[int, Any], tag: int, side_tag: int, sides: str) -> float | None:
-    """An EXIF tag's degrees, minutes and seconds as degrees, negative on the second of `sides`.
-
-    None where the tag or its side is missing or makes no sense.
-    """
-    side = str(gps.get(side_tag, "")).strip("\0 ").upper()
-    try:
-        degrees: float = sum(float(part) / 60**power for power, part in enumerate(gps[tag]))
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return None
-    if side not in tuple(sides) or not math.isfinite(degrees):
-        return None
-    return -degrees if side == sides[1] else degrees
-
-
-# Positions in a CSV
-
-
-def _from_csv(path: str) -> Photos:
+def _from_list(path: str, strict: bool) -> Photos:
+    entries, metres, skipped = read_list(path)
     folder = os.path.dirname(path)
-    lines = _csv_lines(path)
-    header = [column.strip().lower() for column in next(lines, (1, []))[1]]
-    twice = [column for column in header if header.count(column) > 1]
-    if twice:
-        raise VgeoError(f"{path}: the column {twice[0]} is there twice: keep one")
-    metres = {"utm_east", "utm_north"} <= set(header)
-    first, second = ("utm_east", "utm_north") if metres else ("lat", "lon")
-    if not {"file", first, second} <= set(header):
-        raise VgeoError(
-            f"{path}: the first line is {','.join(header)!r}: it must name the columns "
-            "file,lat,lon or file,utm_east,utm_north"
-        )
-
-    rows: list[Row] = []
-    seen: dict[str, int] = {}
-    for line, values in lines:
-        if len(values) != len(header):
-            raise VgeoError(
-                f"{path} line {line}: {len(values)} values for {len(header)} columns: correct the "
-                "line"
-            )
-        row = dict(zip(header, map(str.strip, values), strict=True))
-        name = f"{path} line {line} ({row['file']})"
-        image = os.path.join(folder, row["file"])
-        if not os.path.isfile(image):
-            raise VgeoError(
-                f"{name}: there is no such file in the CSV's folder: correct the line or remove it"
-            )
-        earlier = seen.setdefault(os.path.normpath(image), line)
-        if earlier != line:
-            raise VgeoError(f"{name}: the file is also on line {earlier}: remove one")
-        x, y = number(row[first], first, name), number(row[second], second, name)
-        if metres:
-            check_utm(x, y, None, "", name)
-        else:
-            check_degrees(x, y, name)
-        heading = number(row["heading"], "heading", name) if row.get("heading") else math.nan
-        month = number(row["month"], "month", name) if row.get("month") else 0
-        rows.append((image, x, y, wrap_heading(heading, name), whole_month(month, name)))
-    return _in_one_zone(rows, folder, path) if rows and not metres else Photos(_table(rows), folder)
-
-
-def _csv_lines(path: str) -> Iterator[tuple[int, list[str]]]:
-    """The number and the values of each line that is not blank."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            for values in reader:
-                if any(map(str.strip, values)):
-                    yield reader.line_num, values
-    except (UnicodeDecodeError, csv.Error, OSError) as error:
-        raise VgeoError(
-            f"{path}: can't be read ({one_line(error)}): save it as UTF-8 text with commas"
-        ) from error
+    if metres:
+        return Photos(_table(list(entries)), folder, skipped=skipped)
+    photos = _in_one_zone(list(entries), folder, path, strict)
+    return replace(photos, skipped=skipped | photos.skipped)

@@ -1,0 +1,97 @@
+"""Which files of a folder are photos: by their endings, or by their content where these are odd."""
+
+import os
+
+from vgeo.errors import VgeoError, printable
+from vgeo.photos.images import open_image
+
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".heic", ".heif", ".hif", ".avif", ".jp2", ".j2k"),
+)
+# Photos that no installed library decodes. Of a camera's raw file Pillow decodes a thumbnail only.
+UNDECODABLE = (
+    *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mrw"),
+    *(".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw"),
+    *(".x3f", ".jxl"),
+)
+# What a file of any other ending is opened as. Pillow's other formats are no photos.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "HEIF", "AVIF", "JPEG2000")
+# Files of other programs that may begin as photos do: copies, parts of downloads, thumbnails.
+COPIES = ("_original", "~", ".bak", ".tmp", ".part", ".crdownload", ".download", ".thm", ".db")
+# Folders in which other programs keep small copies of photos, or deleted ones.
+OTHERS = {
+    *("@eadir", "#recycle", "@recycle", "@recently-snapshot", "#snapshot", "__macosx"),
+    *("$recycle.bin", "recycler", "system volume information", "lost+found", "recently deleted"),
+    *("trash", "thumbnails", "thumbs", "_thumbs", "cache", "ipod photo cache", "node_modules"),
+}
+OTHER_ENDINGS = (".lrdata", ".lrlibrary", ".cocatalog", ".aplibrary")
+
+
+def photo_files(folder: str) -> tuple[list[str], dict[str, str]]:
+    """The photos at any depth below a folder, in sorted order, and what is left out.
+
+    A file whose ending is in SUFFIXES is a photo without being opened. A file of another ending is
+    one if it begins as one of FORMATS does. Files and folders of other programs are neither photos
+    nor left out: names that begin with a dot, COPIES, OTHERS and OTHER_ENDINGS.
+
+    Returns
+    -------
+    The paths of the photos, and {path: why} of the photos that no installed library decodes.
+
+    Raises
+    ------
+    VgeoError : a folder can't be listed, or a link leads back to a folder that it lies in.
+    """
+
+    def stop(error: OSError) -> None:
+        raise unlistable(error)
+
+    paths, left_out = [], {}
+    for parent, folders, names in os.walk(folder, onerror=stop, followlinks=True):
+        folders[:] = [name for name in folders if not _of_other_programs(name)]
+        for link in filter(os.path.islink, (os.path.join(parent, name) for name in folders)):
+            if f"{os.path.realpath(parent)}/".startswith(f"{os.path.realpath(link)}/"):
+                raise VgeoError(f"{link}: leads back to a folder that it lies in: remove the link")
+        for name in names:
+            path, lower = os.path.join(parent, name), name.lower()
+            if name.startswith(".") or lower.endswith(COPIES):
+                continue
+            if lower.endswith(UNDECODABLE):
+                ending = os.path.splitext(lower)[1]
+                left_out[path] = f"can't be decoded ({ending}): export it as JPEG"
+            elif lower.endswith(SUFFIXES) or _begins_as_a_photo(path):
+                paths.append(path)
+    return sorted(paths), left_out
+
+
+def _of_other_programs(folder: str) -> bool:
+    lower = folder.lower()
+    return folder.startswith(".") or lower in OTHERS or lower.endswith(OTHER_ENDINGS)
+
+
+def _begins_as_a_photo(path: str) -> bool:
+    try:
+        open_image(path, FORMATS).close()
+    except Exception:  # whatever Pillow raises on bytes that are no photo, or what can't be opened
+        return False
+    return True
+
+
+def unlistable(error: OSError) -> VgeoError:
+    """The VgeoError for a folder whose files can't be listed."""
+    return VgeoError(
+        f"{error.filename}: can't be listed ({error.strerror}): correct its permissions or "
+        "remove it"
+    )
+
+
+def why(error: VgeoError, path: object) -> str:
+    """What a VgeoError says of a file, without the file's name in front."""
+    return str(error).removeprefix(f"{printable(path)}: ")
+
+
+def refuse(skipped: dict[str, str], count: int) -> None:
+    """Raises a VgeoError that names the first skipped photo of `count`, if there is one."""
+    for path, reason in skipped.items():
+        raise VgeoError(f"{path}: {reason} ({len(skipped)} of {count} photos can't be used)")

@@ -1,0 +1,230 @@
+"""A list of photos, a CSV as spreadsheets and other programs write it, becomes rows."""
+
+import csv
+import math
+import os
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from vgeo.errors import VgeoError
+from vgeo.photos.folders import why
+from vgeo.photos.images import one_line
+from vgeo.photos.names import (
+    AGREE,
+    check_degrees,
+    check_utm,
+    number,
+    utm_projection,
+    whole_month,
+    wrap_heading,
+)
+
+# Each column's names, in small letters alone ("GPS Latitude" is gpslatitude). The first one wins.
+NAMES = {
+    "file": ("file", "filename", "path", "filepath", "image", "photo", "sourcefile"),
+    "lat": ("lat", "latitude", "gpslatitude"),
+    "lon": ("lon", "lng", "long", "longitude", "gpslongitude"),
+    "utm_east": ("utmeast", "easting"),
+    "utm_north": ("utmnorth", "northing"),
+    "heading": ("heading",),
+    "month": ("month", "date"),
+}
+POSITIONS = ("lat", "lon", "utm_east", "utm_north")
+ANSWERS = "bestmatch"  # a column of the answers of `vgeo locate`
+
+
+class Unclear(VgeoError):
+    """A value with several meanings. It refuses the list: other lines may hold more of them."""
+
+
+class Entry(NamedTuple):
+    """A photo of a list. x, y: latitude and longitude, or UTM east and north."""
+
+    path: str
+    x: float
+    y: float
+    heading: float
+    month: int
+
+
+def is_list(path: str) -> bool:
+    """Whether a CSV lists photos with positions: by its first line.
+
+    It names a column of files and a position. A table of another program's or the answers of
+    `vgeo locate` do not.
+    """
+    try:
+        header = _header(next(_lines(path), (1, []))[1], path)
+    except VgeoError:  # `read_list` says what is wrong with it
+        return True
+    return "file" in header and not header.keys().isdisjoint(POSITIONS) and ANSWERS not in header
+
+
+def read_list(path: str) -> tuple[list[Entry], bool, dict[str, str]]:
+    """The photos of a list. The first line names the columns, see NAMES.
+
+    Columns are parted by commas, semicolons or tabs. A decimal comma is read as a point, a
+    backslash as a slash, a date as its month. Where a list has both degrees and metres, the metres
+    count, in the zone that the degrees say.
+
+    Returns
+    -------
+    entries : the photos that are there and have a position.
+    metres : whether the positions are UTM metres, not degrees.
+    skipped : {photo: why} of the others.
+
+    Raises
+    ------
+    VgeoError : the columns are not understood, or a line has several meanings; names the line.
+    """
+    folder, lines = os.path.dirname(path), _lines(path)
+    written = next(lines, (1, []))[1]
+    header = _header(written, path)
+    if ANSWERS in header:
+        raise VgeoError(
+            f"{path}: holds answers of vgeo locate, not known positions: give the photos' own list"
+        )
+    in_metres = {"utm_east", "utm_north"} <= header.keys()
+    in_degrees = {"lat", "lon"} <= header.keys()
+    if "file" not in header or not (in_metres or in_degrees):
+        raise VgeoError(
+            f"{path}: the first line is {','.join(written)!r}: it must name the columns "
+            "file,lat,lon or file,utm_east,utm_north"
+        )
+    entries: list[Entry] = []
+    skipped: dict[str, str] = {}
+    seen: dict[str, int] = {}
+    width = 1 + max(header.values())
+    for line, values in lines:
+        while len(values) > width and not values[-1].strip():  # empty columns at the end
+            values.pop()
+        unnamed = (value for value, column in zip(values, written) if not column.strip())
+        if not width <= len(values) <= len(written) or any(map(str.strip, unnamed)):
+            raise VgeoError(
+                f"{path} line {line}: {len(values)} values for {len(written)} columns: correct the "
+                "line"
+            )
+        row = {column: values[place].strip() for column, place in header.items()}
+        name = f"{path} line {line} ({row['file']})"
+        image = _on_disk(folder, row["file"])
+        earlier = seen.setdefault(os.path.normpath(image), line)
+        if earlier != line:
+            raise VgeoError(f"{name}: the file is also on line {earlier}: remove one")
+        try:
+            if not os.path.isfile(image):
+                raise VgeoError(
+                    f"{name}: there is no such file in the CSV's folder: correct the line or "
+                    "remove it"
+                )
+            if in_metres:
+                x = _number(row["utm_east"], "utm_east", name, metres=True)
+                y = _number(row["utm_north"], "utm_north", name, metres=True)
+                check_utm(x, y, None, name)
+            if in_degrees:
+                lat, lon = _number(row["lat"], "lat", name), _number(row["lon"], "lon", name)
+                check_degrees(lat, lon, name)
+                x, y = _of_both(x, y, lat, lon, name) if in_metres else (lat, lon)
+            turn = row.get("heading")
+            heading = wrap_heading(_number(turn, "heading", name) if turn else math.nan, name)
+            month = _month(row.get("month", ""), name)
+        except Unclear:
+            raise
+        except VgeoError as error:
+            skipped[name] = why(error, name)
+        else:
+            entries.append(Entry(image, x, y, heading, month))
+    return entries, not in_degrees, skipped
+
+
+def _lines(path: str) -> Iterator[tuple[int, list[str]]]:
+    """The number and the values of each line that is not blank."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            start = file.readline()
+            named = re.fullmatch(r"sep=(.)\s*", start)  # Excel's own first line
+            delimiter = named[1] if named else max(",;\t", key=start.count)
+            if not named:
+                file.seek(0)
+            reader = csv.reader(file, delimiter=delimiter)
+            for values in reader:
+                if any(map(str.strip, values)):
+                    yield reader.line_num + bool(named), values
+    except (UnicodeDecodeError, csv.Error, OSError) as error:
+        raise VgeoError(
+            f"{path}: can't be read ({one_line(error)}): save it as UTF-8 text with commas"
+        ) from error
+
+
+def _header(written: list[str], path: str) -> dict[str, int]:
+    """The place of each column that is understood, and of ANSWERS."""
+    plain = [re.sub(r"[\W_]", "", column.lower()) for column in written]
+    header = {ANSWERS: plain.index(ANSWERS)} if ANSWERS in plain else {}
+    for column, names in NAMES.items():
+        name = next((name for name in names if name in plain), "")
+        if plain.count(name) > 1 and name:
+            raise VgeoError(f"{path}: the column {column} is there twice: keep one")
+        if name:
+            header[column] = plain.index(name)
+    return header
+
+
+def _on_disk(folder: str, file: str) -> str:
+    """The path of a listed file. A backslash that parts folders on Windows becomes a slash."""
+    path = os.path.join(folder, file)
+    return path if os.path.exists(path) else os.path.join(folder, file.replace("\\", "/"))
+
+
+def _number(text: str, column: str, name: str, metres: bool = False) -> float:
+    """A number, also one with a decimal comma.
+
+    "553,000" metres may be thousands; degrees are never so many.
+    """
+    if metres and re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+", text):
+        raise Unclear(
+            f"{name}: {column} is {text!r}, whose comma may part thousands or decimals: write a "
+            "point or nothing"
+        )
+    return number(re.sub(r"(?<=\d),(?=\d+$)", ".", text), column, name)
+
+
+def _of_both(east: float, north: float, lat: float, lon: float, name: str) -> tuple[float, float]:
+    """Latitude and longitude of metres, in the UTM zone where these lie at other degrees.
+
+    Raises
+    ------
+    VgeoError : there is no such zone: metres and degrees contradict each other.
+    """
+    for step in (0, -1, 1):  # a list near a zone's border may be in the next zone's metres
+        zone = (int((lon + 180) // 6) + step) % 60 + 1
+        x, y = utm_projection(zone, lat < 0)(east, north, inverse=True)
+        if abs(y - lat) <= AGREE and abs((x - lon + 180) % 360 - 180) <= AGREE:
+            return y, x
+    raise VgeoError(
+        f"{name}: UTM {east:.10g}, {north:.10g} is not at lat {lat:g}, lon {lon:g} in any zone: "
+        "correct the one that is wrong or leave it out"
+    )
+
+
+def _month(text: str, name: str) -> int:
+    """The month yyyymm of a month or a date, 0 where it is empty."""
+    if not text:
+        return 0
+    forms = (
+        r"(?P<y>\d{4})(?P<m>\d\d)(\d\d)?(\.0)?",
+        r"(?P<y>\d{4})[-/.:](?P<m>\d\d?)([-/.:]\d\d?([ T].*)?)?",
+        r"(?P<m>\d\d?)[-/.](?P<y>\d{4})",
+        r"\d\d?\.(?P<m>\d\d?)\.(?P<y>\d{4})( .*)?",  # with points the day is first everywhere
+    )
+    for form in forms:
+        if date := re.fullmatch(form, text):
+            return whole_month(100 * int(date["y"]) + int(date["m"]), name)
+    if date := re.fullmatch(r"(\d\d?)([-/])(\d\d?)\2(\d{4})( .*)?", text):
+        one, other = sorted((int(date[1]), int(date[3])))
+        if one == other or other > 12:
+            return whole_month(100 * int(date[4]) + one, name)
+        raise Unclear(
+            f"{name}: month {text} may be month {one} or {other}: write it as yyyymm, such as "
+            "201704"
+        )
+    return whole_month(number(text, "month", name), name)
