@@ -23,6 +23,13 @@ def test_lines_for_people(capsys):
     assert capsys.readouterr().out == "vgeo: a\\nb\\x1b[31m \\udcff\n"
 
 
+def test_a_terminal_that_cannot_show_a_name(tmp_path, monkeypatch):
+    with open(tmp_path / "terminal", "w", encoding="ascii") as terminal:
+        monkeypatch.setattr("sys.stdout", terminal)
+        say("東 é a")
+    assert (tmp_path / "terminal").read_text() == "vgeo: \\u6771 \\xe9 a\n"
+
+
 def test_what_takes_long_is_named_until_it_is_done(capsys):
     future = Future()
     timer = Timer(0.3, future.set_result, [7])

@@ -1,5 +1,6 @@
 """The exception for mistakes that a person can correct, and lines printed for people."""
 
+import sys
 from concurrent.futures import Future, wait
 from typing import Any
 
@@ -22,9 +23,16 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
+def show(line: object) -> None:
+    """Prints one line. Characters that the terminal can't show are escaped as in a string."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    shown = printable(line).encode(encoding, "backslashreplace").decode(encoding)
+    print(shown, flush=True)
+
+
 def say(line: object) -> None:
     """Prints a line for the person who watches: "vgeo: " and the line."""
-    print(f"vgeo: {printable(line)}", flush=True)
+    show(f"vgeo: {line}")
 
 
 def result(future: Future[Any], what: object, seconds: float = STALLED) -> Any:

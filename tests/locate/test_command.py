@@ -1,5 +1,8 @@
 """The command: what it prints and writes, its errors, and how little it needs to be installed."""
 
+import io
+import json
+import os
 import re
 import subprocess
 import sys
@@ -8,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 import vgeo
 from vgeo.__main__ import main
@@ -48,9 +52,14 @@ def test_the_command_prints_a_line_a_photo(tmp_path, make_street, capsys):
     [
         (float("nan"), "unknown"),
         (0.001, "< 1 %"),
-        (0.006, "1 %"),
+        (0.0, "< 1 %"),
+        (0.0099, "< 1 %"),
+        (0.01, "1 %"),
         (0.83, "83 %"),
-        (0.999, "> 99 %"),
+        (0.99, "99 %"),
+        (0.9901, "> 99 %"),
+        (0.995, "> 99 %"),
+        (1.0, "> 99 %"),
     ],
 )
 def test_a_confidence_in_words(confidence, words):
@@ -61,23 +70,96 @@ def test_errors_are_one_line_before_any_work(tmp_path, make_street, cache_home, 
     photos = make_street(tmp_path / "photos", range(2))
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff no more")
-    (tmp_path / "metres.csv").write_text("file,utm_east,utm_north\nphotos/000.jpg,500000,4000000\n")
     save_weights({"a": torch.zeros(1)}, tmp_path / "other.safetensors", {})
     query, bad, none = photos / "001.jpg", tmp_path / "bad.jpg", tmp_path / "none"
     for arguments, words in [
         ((photos, [f"{none}.jpg"]), "no such image"),
         ((photos, [tmp_path / "empty"]), "holds no photos"),
-        ((photos, [query, bad]), "bad.jpg"),
+        ((photos, [bad]), "bad.jpg"),
+        ((photos, [query, bad], None, tmp_path / "out", None, True), "bad.jpg"),
         ((none, [query]), "no such folder of photos"),
-        ((tmp_path / "metres.csv", [query]), "without a UTM zone"),
         ((photos, [query], f"{none}.safetensors"), "no such weights file"),
         ((photos, [query], f"{none}.pth"), "no such checkpoint"),
         ((photos, [query], tmp_path / "other.safetensors"), "holds no model"),
     ]:
-        refused(lambda a=arguments: locate(*a, out=tmp_path / "out"), words)
+        out = {} if len(arguments) > 3 else {"out": tmp_path / "out"}
+        refused(lambda a=arguments, out=out: locate(*a, **out), words)
     assert not list(cache_home.iterdir()) and not (tmp_path / "out").exists()
     with pytest.raises(SystemExit, match=r"^vgeo: .*none: there is no such folder of photos.*"):
         main(["locate", str(none), str(query)])
+
+
+def test_bad_photos_among_good_ones_are_skipped_and_listed(tmp_path, make_street, refused, capsys):
+    photos, queries = make_street(tmp_path / "photos", range(4)), make_street(tmp_path / "q", [2])
+    whole = (photos / "003.jpg").read_bytes()
+    (photos / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    Image.open(photos / "003.jpg").save(photos / "nowhere.jpg")  # without EXIF
+    (photos / "raw.DNG").touch()
+    png = io.BytesIO()
+    Image.open(photos / "003.jpg").save(png, "PNG", exif=Image.open(photos / "001.jpg").getexif())
+    damaged = bytearray(png.getvalue())
+    damaged[len(damaged) // 2] ^= 255  # its beginning and its end are right
+    (photos / "damaged.png").write_bytes(damaged)
+    (queries / "empty.heic").touch()
+    locate(photos, [queries], out=tmp_path / "out")
+    said = capsys.readouterr().out
+    assert "skipped 4 of 8 photos" in said and "skipped 1 of 2 queries" in said
+    assert "002.jpg  37." in said
+    rows = pd.read_csv(tmp_path / "out" / "skipped.csv").set_index("file")["reason"]
+    reasons = {os.path.basename(file): reason for file, reason in rows.items()}
+    assert reasons.keys() == {"cut.jpg", "nowhere.jpg", "raw.DNG", "damaged.png", "empty.heic"}
+    assert "no GPS position" in reasons["nowhere.jpg"] and "(.dng)" in reasons["raw.DNG"]
+    assert all("can't be decoded" in reasons[name] for name in ("cut.jpg", "damaged.png"))
+    assert "is empty" in reasons["empty.heic"]
+    for asked in (queries, photos / "002.jpg"):
+        refused(lambda a=asked: locate(photos, [a], out=tmp_path / "out", strict=True), "of ")
+    for name in reasons:
+        (photos / name).unlink(missing_ok=True)
+    locate(photos, [photos / "002.jpg"], out=tmp_path / "out", strict=True)
+    assert not (tmp_path / "out" / "skipped.csv").exists()
+    # A second call in the photos' own folder does not take the first one's answers as a list.
+    for _ in range(2):
+        locate(photos, [photos / "002.jpg"], out=photos)
+        assert "index of 4 photos" in capsys.readouterr().out
+
+
+def test_metres_alone_are_answered_in_metres(tmp_path, make_photos, capsys):
+    """Nordland's names: metres along a line, east 0, no zone."""
+    paths = make_photos(tmp_path / "line", [(37.7, -122.4)] * 4, kind="exif")
+    for i, path in enumerate(paths):
+        path.rename(tmp_path / "line" / f"@0@{100 * i:07.1f}@@@@@{i}@@@@@@@@.jpg")
+    query = tmp_path / "line" / "@0@00200.0@@@@@2@@@@@@@@.jpg"
+    locate(tmp_path / "line", [query], out=tmp_path / "out")
+    assert "east 0.00 m  north 200.00 m" in capsys.readouterr().out
+    (row,) = pd.read_csv(tmp_path / "out" / "locations.csv").to_dict("records")
+    assert (row["utm_east"], row["utm_north"]) == (0, 200) and "lat" not in row
+    (point,) = json.loads((tmp_path / "out" / "locations.geojson").read_text())["features"]
+    assert point["geometry"] is None and point["properties"]["utm_north"] == 200
+
+
+def test_answers_are_written_before_they_are_printed(tmp_path, make_street, monkeypatch):
+    """To a terminal of ASCII, without a home folder, for a user without an entry."""
+    photos = make_street(tmp_path / "photos", range(2))
+    name = photos / "東京.jpg"
+    (photos / "001.jpg").rename(name)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    with open(tmp_path / "terminal", "w", encoding="ascii") as terminal:
+        monkeypatch.setattr("sys.stdout", terminal)
+        locate(photos, [name], out=tmp_path / "out")
+    printed = (tmp_path / "terminal").read_text()
+    assert "\\u6771\\u4eac.jpg" in printed and "set the variable XDG_CACHE_HOME" in printed
+    assert "東京.jpg" in (tmp_path / "out" / "locations.csv").read_text()
+
+    def closed(line):
+        raise BrokenPipeError
+
+    monkeypatch.undo()
+    monkeypatch.setattr("vgeo.locate.command.show", closed)
+    with pytest.raises(BrokenPipeError):
+        locate(photos, [name], out=tmp_path / "early", cache=tmp_path / "cache")
+    assert len(list((tmp_path / "early").iterdir())) == 3
 
 
 @pytest.mark.slow

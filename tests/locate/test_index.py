@@ -111,9 +111,11 @@ def test_a_damaged_photo_is_named_before_any_is_described(tmp_path, make_street,
     assert Index(read_photos(folder), model, 64, tmp_path / "cache").described == 2
 
 
-def test_photos_without_a_zone_are_refused(tmp_path, make_street, model, refused):
+def test_metres_without_a_zone_have_no_degrees(tmp_path, make_street, model):
     photos = replace(read_photos(make_street(tmp_path / "street", range(2))), zone=None)
-    refused(lambda: Index(photos, model, 64), "without a UTM zone", "file,lat,lon")
+    index = Index(photos, model, 64)
+    answers = index.locate(photos.paths[:1])
+    assert (answers.xy == photos.xy[:1]).all() and np.isnan(index.degrees(answers.xy)).all()
 
 
 def test_similarity_by_brute_force():

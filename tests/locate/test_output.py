@@ -51,7 +51,7 @@ def located(tmp_path_factory, make_street, model):
     answers = index.locate(paths)
     steep = Calibration((0.5,) * 3, (1.0,) * 3, (40.0, 0.0, 0.0), -18.0)
     table = locations(index, paths, answers, steep)
-    table.loc[:2, "confidence"] = 0.999, 0.001, np.nan
+    table.loc[:2, "confidence"] = 0.9904, 0.0096, np.nan  # rounded first, these were 99 % and 1 %
     write_locations(top / "out", table)
     write_map(top / "out" / "map.html", index, table, answers, EXPLANATION)
     return top / "out", index, answers, table
@@ -83,7 +83,7 @@ def test_the_table_and_the_points_agree(located):
         row["confidence"] = None if np.isnan(row["confidence"]) else row["confidence"]
         assert point["properties"] == row
     assert [point["properties"]["confidence"] for point in points["features"]][:3] == [
-        *(0.999, 0.001, None)
+        *(0.99, 0.01, None)
     ]
 
 

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from vgeo.locate.store import Store, photo_key, user_cache
+from vgeo.locate.store import Store, open_store, photo_key, user_cache
 from vgeo.models.geowarp import GRID
 
 
@@ -67,3 +67,23 @@ def test_the_cache_folder(cache_home, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/somebody")
     assert str(user_cache()) == "/home/somebody/.cache/vgeo/described"
+
+
+def test_a_cache_that_cannot_be_written_is_replaced_for_this_call(tmp_path, capsys, monkeypatch):
+    descriptors, local = numbers(2)
+    (tmp_path / "file").touch()
+    (tmp_path / "closed").mkdir()
+    kept = open_store("a.sqlite", tmp_path / "open")
+    kept.put([b"a"], descriptors[:1], local[:1])
+    assert b"a" in open_store("a.sqlite", tmp_path / "open") and capsys.readouterr().out == ""
+    access = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: "closed" not in str(path) and access(path, mode)
+    )
+    for folder in ("file", "closed"):
+        store = open_store("a.sqlite", tmp_path / folder)
+        said = capsys.readouterr().out
+        assert str(tmp_path / folder) in said and "XDG_CACHE_HOME" in said and said.count("\n") == 1
+        store.put([b"b"], descriptors[1:], local[1:])
+        np.testing.assert_array_equal(store.descriptors([b"b"]), descriptors[1:])
+    assert not any((tmp_path / "closed").iterdir())

@@ -41,6 +41,18 @@ class Calibration:
         return expit(self.bias + standardised @ np.asarray(self.weights))
 
 
+def percent(confidence: float) -> str:
+    """A confidence for people: "83 %", at the ends "> 99 %" and "< 1 %", "unknown" for NaN.
+
+    No answer is certain, so that none is given 100 % or 0 %.
+    """
+    if math.isnan(confidence):
+        return "unknown"
+    if confidence > 0.99:
+        return "> 99 %"
+    return f"{100 * confidence:.0f} %" if confidence >= 0.01 else "< 1 %"
+
+
 def fit(features, right) -> Calibration:
     """Fits a Calibration to answers that are known to be right or wrong.
 

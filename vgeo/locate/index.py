@@ -5,7 +5,8 @@ into order, and the position of the first one is the answer.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -19,12 +20,13 @@ from vgeo.device import device
 from vgeo.errors import VgeoError
 from vgeo.files import code_hash, key
 from vgeo.locate.confidence import Calibration, cross_fitted, fit
-from vgeo.locate.store import Store, photo_key, user_cache
+from vgeo.locate.store import open_store, photo_key
 from vgeo.models.convert import open_model
 from vgeo.models.geowarp import GRID, local_features
 from vgeo.models.network import GeoModel, normalise
 from vgeo.models.weights import CITY_WEIGHTS, weights_hash
-from vgeo.photos.images import check_images, load_batches
+from vgeo.photos.folders import refuse, why
+from vgeo.photos.images import load_batches, load_image, problem, unreadable_image
 from vgeo.photos.names import utm_projection
 from vgeo.photos.tables import Photos, read_photos
 from vgeo.retrieval.search import search
@@ -100,23 +102,25 @@ class Index:
 
     Parameters
     ----------
-    photos : the photos, with a known UTM zone.
+    photos : the photos.
     model : describes them.
     size : pixels, both sides, that images are resized to.
     cache : the folder of descriptions, by default `store.user_cache()`.
     shortlist : matches an answer, whose local features are compared.
     reach : cells that a detail may lie elsewhere in the other photo, see `similarity`.
+    strict : whether a photo that can't be read is refused; it is skipped otherwise.
 
     Attributes
     ----------
+    skipped : {file: why} of the photos that were left out, here or when the positions were read.
     xy : float64 (N, 2), the photos' UTM east and north, metres.
     descriptors : float32 (N, D).
     described : how many of the photos were not described yet.
 
     Raises
     ------
-    VgeoError : the UTM zone is unknown, or a photo can't be read. Both are checked before any photo
-        is described.
+    VgeoError : a photo can't be read, which is looked for before any is described; or, where such
+        photos are skipped, none is left.
     """
 
     def __init__(
@@ -127,34 +131,88 @@ class Index:
         cache: str | Path | None = None,
         shortlist: int = SHORTLIST,
         reach: int = REACH,
+        strict: bool = True,
     ):
-        if photos.zone is None:
-            raise VgeoError(
-                f"{photos.root}: metres without a UTM zone have no latitude: "
-                "list the photos as file,lat,lon"
-            )
-        self.photos, self.xy, self.size = photos, photos.xy, size
+        self.size = size
         self.shortlist, self.reach = shortlist, reach
         self.model = model.to(device()).to(memory_format=torch.channels_last).eval()
         self.stages = _stages_for_local_features(self.model, size)
         recipe = {"weights": weights_hash(self.model), "size": size, "stages": self.stages}
         name = key(recipe | {"code": code_hash(*DESCRIBING)})
-        self.store = Store(Path(cache or user_cache()) / f"{name}.sqlite")
-        self.keys, self.described = self._describe(photos.paths, "index")
+        self.store = open_store(f"{name}.sqlite", cache)
+        self.described = 0
+        unreadable = self.describe(photos.paths, "index", strict)
+        self.skipped = photos.skipped | unreadable
+        self.photos = photos.take([path not in unreadable for path in photos.paths])
+        if not len(self.photos):
+            refuse(unreadable, len(photos))
+        self.xy = self.photos.xy
+        self.keys = [photo_key(path) for path in self.photos.paths]
         self.descriptors = self.store.descriptors(self.keys)
 
     def locate(self, paths: Sequence[str]) -> Answers:
-        """The answers for photos, which are described first."""
-        return self._answers(self._describe(paths, "queries")[0])
+        """The answers for photos, which are described first. One that can't be read is refused."""
+        self.describe(paths, "queries")
+        return self._answers([photo_key(path) for path in paths])
 
-    def _describe(self, paths, label) -> tuple[list[bytes], int]:
-        """The keys of photos in the store, and how many of them had to be described for it.
+    def describe(
+        self, paths: Sequence[str], label: str = "photos", strict: bool = True
+    ) -> dict[str, str]:
+        """Describes the photos that are not in the store yet.
+
+        Parameters
+        ----------
+        label : what the photos are, for the progress bar.
+        strict : whether a photo that can't be read is refused.
+
+        Returns
+        -------
+        {path: why} of the photos that can't be read.
+
+        Raises
+        ------
+        VgeoError : where strict, names the first photo that can't be read.
+        """
+        missing, bad = {}, {}
+        for path in paths:
+            try:
+                photo = photo_key(path)
+            except OSError as error:
+                bad[path] = why(unreadable_image(path, error), path)
+            else:
+                if photo not in self.store:
+                    missing[path] = photo
+        bad |= _unreadable(missing, problem)
+        if strict:
+            refuse(bad, len(paths))
+        try:
+            self._describe(missing, bad, label)
+        except VgeoError:
+            if strict:
+                raise
+            # Damage within a file shows only when all of it is decoded.
+            left = [path for path in missing if missing[path] not in self.store]
+            bad |= _unreadable(left, self._damage)
+            self._describe(missing, bad, label)
+        return bad
+
+    def _damage(self, path: str) -> VgeoError | None:
+        try:
+            load_image(path, self.size)
+        except VgeoError as error:
+            return error
+        return None
+
+    def _describe(self, missing: dict[str, bytes], bad: dict[str, str], label: str) -> None:
+        """Stores the descriptions of photos but for the bad ones.
 
         Each batch is stored when it is done: a process that is stopped keeps the batches before.
+
+        Parameters
+        ----------
+        missing : the photos' keys.
         """
-        keys = [photo_key(path) for path in paths]
-        new = {k: path for k, path in zip(keys, paths) if k not in self.store}
-        check_images(new.values())
+        new = {k: p for p, k in missing.items() if p not in bad and k not in self.store}
         names, place = list(new), next(self.model.parameters()).device
         bar = tqdm(total=len(new), desc=label, unit=" images", disable=not new, leave=False)
         with torch.inference_mode(), bar:
@@ -166,7 +224,7 @@ class Index:
                 keys_of_batch = [names[row] for row in rows]
                 self.store.put(keys_of_batch, descriptors.cpu().numpy(), local.cpu().numpy())
                 bar.update(len(rows))
-        return keys, len(new)
+                self.described += len(rows)
 
     def _answers(self, keys, barred=None) -> Answers:
         """The Answers for described photos. barred: for each the rows that may not answer it."""
@@ -241,13 +299,28 @@ class Index:
         )
 
     def degrees(self, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Latitude and longitude, degrees, (Q,) each, of UTM metres (Q, 2) in the index's zone."""
+        """Latitude and longitude, degrees, (Q,) each, of UTM metres (Q, 2) in the index's zone.
+
+        NaN where the zone is unknown.
+        """
+        if self.photos.zone is None:
+            return np.full(len(xy), np.nan), np.full(len(xy), np.nan)
         project = utm_projection(self.photos.zone, self.photos.south)
         lon, lat = project(xy[:, 0], xy[:, 1], inverse=True)
         return np.asarray(lat), np.asarray(lon)
 
 
-def open_index(photos, weights: str | Path | None = None, cache: str | Path | None = None) -> Index:
+def _unreadable(paths: Iterable[str], test: Callable[[str], VgeoError | None]) -> dict[str, str]:
+    """{path: why} of the photos that a test finds something wrong with."""
+    paths = list(paths)
+    with ThreadPoolExecutor() as pool:
+        errors = zip(paths, pool.map(test, paths))
+        return {path: why(error, path) for path, error in errors if error}
+
+
+def open_index(
+    photos, weights: str | Path | None = None, cache: str | Path | None = None, strict: bool = True
+) -> Index:
     """The Index of photos on disk.
 
     Parameters
@@ -255,16 +328,17 @@ def open_index(photos, weights: str | Path | None = None, cache: str | Path | No
     photos : a folder or a CSV, see `vgeo.photos.tables.read_photos`.
     weights : a .safetensors of ours or a .pth of CosPlace's, by default the packaged ResNet18.
     cache : the folder of descriptions, by default the user's cache folder.
+    strict : whether a photo that can't be used is refused; it is skipped otherwise.
 
     Raises
     ------
     VgeoError : as `read_photos`, `vgeo.models.convert.open_model` and `Index` do.
     """
-    table = read_photos(photos)
+    table = read_photos(photos, strict=strict)
     model, size = open_model(weights or CITY_WEIGHTS / "resnet18.safetensors")
     if weights is None:
         size = json.loads(SHIPPED.read_text())["size"]
-    return Index(table, model, size or PUBLISHED_SIZE, cache)
+    return Index(table, model, size or PUBLISHED_SIZE, cache, strict=strict)
 
 
 def similarity(query: np.ndarray, matches: np.ndarray, reach: int = REACH) -> np.ndarray:

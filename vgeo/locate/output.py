@@ -5,8 +5,9 @@ import io
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,29 +32,58 @@ def locations(
     -------
     The columns file, lat and lon (degrees), confidence (the probability, 0 to 1, that the photo was
     taken within 25 m of there, NaN without a calibration), and best_match (a photo of the index,
-    relative to its folder).
+    relative to its folder). Where the index's UTM zone is unknown, utm_east and utm_north (metres)
+    are there in place of lat and lon.
     """
-    lat, lon = index.degrees(answers.xy)
     confidence = calibration(answers.features) if calibration else np.full(len(paths), np.nan)
     names = index.photos.names
-    columns = {"file": list(paths), "lat": lat.round(6), "lon": lon.round(6)}
-    columns |= {"confidence": confidence.round(3)}
+    columns: dict[str, Any] = {"file": list(paths)}
+    if index.photos.zone is None:
+        columns |= dict(zip(("utm_east", "utm_north"), answers.xy.T.round(2)))
+    else:
+        lat, lon = index.degrees(answers.xy)
+        columns |= {"lat": lat.round(6), "lon": lon.round(6)}
+    columns |= {"confidence": confidence}
     return pd.DataFrame(columns | {"best_match": [names[row] for row in answers.predictions[:, 0]]})
 
 
 def write_locations(folder: Path, table: pd.DataFrame) -> None:
-    """Writes a table of `locations` as locations.csv and locations.geojson (RFC 7946)."""
+    """Writes a table of `locations` as locations.csv and locations.geojson (RFC 7946).
+
+    Metres without a zone are no GeoJSON geometry: they are properties.
+    """
     names = {column: table[column].map(printable) for column in ("file", "best_match")}
-    table = table.assign(**names)
+    table = table.assign(confidence=table["confidence"].round(3), **names)
     write(folder / "locations.csv", table.to_csv(index=False))
     points = []
     for row in table.to_dict("records"):
-        place = {"type": "Point", "coordinates": [row.pop("lon"), row.pop("lat")]}
+        place = None
+        if "lat" in row:
+            place = {"type": "Point", "coordinates": [row.pop("lon"), row.pop("lat")]}
         if math.isnan(row["confidence"]):
             row["confidence"] = None  # JSON has no NaN
         points.append({"type": "Feature", "geometry": place, "properties": row})
     collection = {"type": "FeatureCollection", "features": points}
     write(folder / "locations.geojson", json.dumps(collection, indent=1) + "\n")
+
+
+def write_skipped(path: Path, skipped: dict[str, str]) -> None:
+    """Writes the photos that were left out, {file: why}, as a CSV of file and reason.
+
+    Where none was left out, an earlier file is removed.
+    """
+    if skipped:
+        rows = [(printable(file), printable(reason)) for file, reason in skipped.items()]
+        write(path, pd.DataFrame(rows, columns=["file", "reason"]).to_csv(index=False))
+    else:
+        path.unlink(missing_ok=True)
+
+
+def place_in_words(row: Mapping[Any, Any]) -> str:
+    """The place of a row of `locations`: "37.770000, -122.420000", or metres."""
+    if "lat" in row:
+        return f"{row['lat']:.6f}, {row['lon']:.6f}"
+    return f"east {row['utm_east']:.2f} m, north {row['utm_north']:.2f} m"
 
 
 def write_map(
@@ -91,8 +121,11 @@ def write_map(
             numbers = {"similarity": float(alike), "metres": metres}
             matches.append(photo(paths[k]) | numbers | dict(zip("xy", dots[k].tolist())))
         chance = row["confidence"]
-        percent = None if math.isnan(chance) else round(100 * chance)
-        place = {"id": f"q{i + 1}", "lat": row["lat"], "lon": row["lon"], "percent": percent}
+        percent = None if math.isnan(chance) else 100 * chance
+        if percent is not None and 1 <= percent <= 99:  # the page writes "< 1 %" and "> 99 %"
+            percent = round(percent)
+        degrees = {"lat": row.get("lat", math.nan), "lon": row.get("lon", math.nan)}
+        place = {"id": f"q{i + 1}", "where": place_in_words(row), "percent": percent} | degrees
         place |= photo(row["file"]) | dict(zip("xy", points[i].tolist()))
         ends = " ".join(f"{match['x']} {match['y']}" for match in matches)
         places.append(place | {"matches": matches, "ends": ends})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vgeo.errors import VgeoError
+from vgeo.errors import VgeoError, say
 from vgeo.models.geowarp import GRID
 
 
@@ -17,8 +17,35 @@ def user_cache() -> Path:
     """The folder for descriptions: $XDG_CACHE_HOME/vgeo/described, or ~/.cache/vgeo/described.
 
     It is not the photos' own folder, which may be read-only.
+
+    Raises
+    ------
+    RuntimeError : $XDG_CACHE_HOME is not set and nothing says what the home folder is.
     """
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vgeo" / "described"
+
+
+def open_store(name: str, folder: str | os.PathLike | None = None) -> "Store":
+    """The Store of a name in a folder, by default `user_cache()`.
+
+    Where it can't be written, a line says so, and the store is a temporary one.
+    """
+    where = folder or "the user's cache folder"
+    try:
+        where = Path(folder or user_cache())
+        where.mkdir(parents=True, exist_ok=True)
+        if not os.access(where, os.W_OK):
+            raise PermissionError("it is read-only")
+        store = Store(where / name)
+        store.connection.execute("BEGIN IMMEDIATE")  # fails where the file is read-only
+        store.connection.rollback()
+        return store
+    except (OSError, RuntimeError, sqlite3.OperationalError) as error:
+        say(
+            f"{where}: can't be written ({error}), so the descriptions of the photos are not kept: "
+            "set the variable XDG_CACHE_HOME to a folder that can be written"
+        )
+        return Store(None)
 
 
 def photo_key(path: str | os.PathLike) -> bytes:
@@ -33,14 +60,19 @@ class Store:
 
     What was put into the store stays there when the process is killed. Every method raises
     VgeoError, which names the file, where SQLite can't use it.
+
+    Parameters
+    ----------
+    path : the file. None for one in the folder of temporary files, which goes with the process.
     """
 
-    def __init__(self, path: str | os.PathLike):
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike | None):
+        self.path = None if path is None else Path(path)
         columns = "key BLOB PRIMARY KEY, descriptor BLOB, local BLOB"
         with self._explained():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.connection = sqlite3.connect(self.path, timeout=60)
+            if self.path:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.connection = sqlite3.connect(self.path or "", timeout=60)
             self.connection.execute(f"CREATE TABLE IF NOT EXISTS photos ({columns})")
 
     def __contains__(self, key: bytes) -> bool:
@@ -74,6 +106,7 @@ class Store:
             yield
         except (sqlite3.Error, OSError) as error:
             raise VgeoError(
-                f"{self.path}: can't be used ({error}): free some space, make its folder writable, "
-                "or remove the file to describe all photos again"
+                f"{self.path or 'temporary files'}: can't be used ({error}): free some space, make "
+                "its folder writable, set XDG_CACHE_HOME to another one, or remove the file to "
+                "describe all photos again"
             ) from error
