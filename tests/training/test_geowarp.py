@@ -15,6 +15,7 @@ from vgeo.models.geowarp import GRID, IDENTITY, Regression, local_features, warp
 from vgeo.models.network import build, freeze
 from vgeo.models.weights import load_weights
 from vgeo.training.geowarp import (
+    VARIANTS,
     GeoWarp,
     Settings,
     consistency_loss,
@@ -187,6 +188,16 @@ def marked(images):
     return IDENTITY + torch.stack([x, y], dim=-1)[:, None]
 
 
+def consistency(predict, a, b, names=tuple(VARIANTS)):
+    """The consistency loss of a predictor on some variants of pairs of images."""
+    pairs = {
+        "swapped": (b, a),
+        "flipped": (a.flip(-1), b.flip(-1)),
+        "both": (b.flip(-1), a.flip(-1)),
+    }
+    return consistency_loss(predict(a, b), {name: predict(*pairs[name]) for name in names})
+
+
 def test_consistency_loss_of_predictors():
     a, b, shift = smooth(3, 12, seed=1), smooth(3, 12, seed=2), torch.tensor([0.1, 0.0])
     predictors = {
@@ -197,31 +208,27 @@ def test_consistency_loss_of_predictors():
         ),
         "not to the flip": lambda a, b: IDENTITY + shift + torch.zeros(len(a), 2, 1, 1),
     }
-    loss = {
-        name: consistency_loss(predict, a, b, a.flip(-1), b.flip(-1)).item()
-        for name, predict in predictors.items()
-    }
+    loss = {name: consistency(predict, a, b).item() for name, predict in predictors.items()}
     assert loss["identity"] == 0 and loss["equivariant"] < 1e-10
     assert (marked(a) - IDENTITY).abs().max() > 0.01
-    assert loss["not to the swap"] == pytest.approx(
-        0.25 * 2 / 3, rel=1e-5
-    )  # each coordinate is 0.5 off in two of three comparisons
-    assert loss["not to the flip"] == pytest.approx(
-        0.2**2 / 2 * 2 / 3, rel=1e-5
-    )  # x alone is 0.2 off in two of three
+    # each coordinate is 0.5 off in two of three comparisons; x alone is 0.2 off in two of three
+    assert loss["not to the swap"] == pytest.approx(0.25 * 2 / 3, rel=1e-5)
+    assert loss["not to the flip"] == pytest.approx(0.2**2 / 2 * 2 / 3, rel=1e-5)
+    for name, predict in predictors.items():  # one variant at random: the same expectation
+        each = [consistency(predict, a, b, [variant]).item() for variant in VARIANTS]
+        assert np.mean(each) == pytest.approx(loss[name], rel=1e-5, abs=1e-12)
 
 
 def test_consistency_label_has_no_gradient():
     """Moving all predictions moves the label as well; the gradient knows only the flipped ones."""
     shift = torch.tensor(0.1, requires_grad=True)
-    images = smooth(1, 8)
-    consistency_loss(
-        lambda a, b: IDENTITY + shift * torch.tensor([1.0, 0.0]) + torch.zeros(1, 2, 4, 2),
-        *[images] * 4,
-    ).backward()
-    assert shift.grad.item() == pytest.approx(
-        2 / 3 * 0.5 * 2 * 0.2, rel=1e-5
-    )  # with the label's own gradient it would be twice that
+
+    def predict(a, b):
+        return IDENTITY + shift * torch.tensor([1.0, 0.0]) + torch.zeros(1, 2, 4, 2)
+
+    consistency(predict, *[smooth(1, 8)] * 2).backward()
+    # with the label's own gradient it would be twice that
+    assert shift.grad.item() == pytest.approx(2 / 3 * 0.5 * 2 * 0.2, rel=1e-5)
 
 
 def test_mirror_shows_the_mirror_image():
@@ -295,6 +302,37 @@ def test_a_loss_of_weight_0_is_left_out(streets, tmp_path):
     # fewer images in a batch of the network: rounding
     torch.testing.assert_close(one["self_supervised"], every["self_supervised"], rtol=1e-4, atol=0)
     torch.testing.assert_close(total.detach(), one["self_supervised"])
+
+
+def test_one_variant_an_iteration_stands_for_all_three(streets, tmp_path, refused):
+    """Each is drawn a third of the time; the mean of their losses is the loss of all three."""
+    model, extra = prepared(streets, tmp_path)
+    extra.eval()  # BatchNorm doesn't know which pairs share a batch
+    torch.nn.init.normal_(extra.regression.linear.weight, std=0.03)
+    one, seen = replace(SETTINGS, consistency_variants=1), {}
+    mined, drawn = extra._mined_losses, []
+
+    def every(local, query, positive, variants):
+        drawn.append(tuple(variants))
+        for name in VARIANTS:
+            seen[name] = mined(local, query, positive, [name])["consistency"].item()
+        return mined(local, query, positive, variants)
+
+    with torch.no_grad():
+        extra._mined_losses = every
+        _, shown = extra.loss(model, None, None, 0)
+        assert sorted(drawn.pop()) == sorted(VARIANTS) and len(set(seen.values())) == 3
+        assert shown["consistency"].item() == pytest.approx(np.mean(list(seen.values())), rel=1e-4)
+        extra.settings = one
+        _, shown = extra.loss(model, None, None, 0)
+        assert shown["consistency"].item() == pytest.approx(seen[drawn.pop()[0]], rel=1e-4)
+        extra._mined_losses = lambda *images: drawn.append(images[-1][0]) or {}
+        extra.settings = replace(one, self_supervised=1, mined=1)
+        for iteration in range(24):
+            extra.loss(model, None, None, iteration)
+    assert all(4 <= drawn.count(name) <= 12 for name in VARIANTS)
+    for number in (0, 4):
+        refused(lambda n=number: replace(one, consistency_variants=n), f"is {number}", "1, 2 or 3")
 
 
 def test_what_the_technique_says_of_itself(streets, tmp_path, refused):

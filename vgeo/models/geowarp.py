@@ -81,10 +81,14 @@ class Regression(nn.Module):
             return self.linear(code.float()).unflatten(1, (2, 4, 2))
 
 
+def mean_of_orders(forth: Tensor, back: Tensor) -> Tensor:
+    """The mean of the quadrilaterals (B, 2, 4, 2) of pairs (a, b) and of the same pairs (b, a)."""
+    return (forth + back.flip(1)) / 2
+
+
 def symmetric(regression: nn.Module, a: Tensor, b: Tensor) -> Tensor:
     """The mean of `Regression` in both orders of the images, (B, 2, 4, 2)."""
-    forth, back = regression(torch.cat([a, b]), torch.cat([b, a])).chunk(2)
-    return (forth + back.flip(1)) / 2
+    return mean_of_orders(*regression(torch.cat([a, b]), torch.cat([b, a])).chunk(2))
 
 
 def warp(images: Tensor, quadrilaterals: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ public code; "the paper" below. Quadrilaterals are as in `vgeo.models.geowarp`.
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import nn
 
 from vgeo.device import WHOLE, Share, device, numpy_stream, share, torch_stream
 from vgeo.errors import VgeoError
-from vgeo.models.geowarp import IDENTITY, Regression, local_features, symmetric, warp
+from vgeo.models.geowarp import IDENTITY, Regression, local_features, mean_of_orders, warp
 from vgeo.models.network import BACKBONES, GeoModel, normalise
 from vgeo.models.weights import weights_hash
 from vgeo.photos.images import load_batches
@@ -43,6 +44,9 @@ class Settings:
     learning_rate : Adam's, of the regression.
     alone : iterations of training beside a finished extractor, for backbones whose stages are
         frozen.
+    consistency_variants : how many of the three VARIANTS of a pair an iteration's consistency loss
+        compares, drawn at random. The paper's code compares all three. Fewer cost less and have the
+        same expectation.
     """
 
     k: float
@@ -56,8 +60,13 @@ class Settings:
     stages: dict[str, int]
     learning_rate: float
     alone: int | None = None
+    consistency_variants: int = 3
 
     def __post_init__(self):
+        if self.consistency_variants not in range(1, len(VARIANTS) + 1):
+            raise VgeoError(
+                f"consistency_variants is {self.consistency_variants}: make it 1, 2 or 3"
+            )
         frozen = sorted(name for name in self.stages if self.in_trunk(name))
         if frozen and not self.alone:
             raise VgeoError(
@@ -152,27 +161,31 @@ def mirror(quadrilaterals: torch.Tensor) -> torch.Tensor:
     return quadrilaterals[..., [1, 0, 3, 2], :] * quadrilaterals.new_tensor([-1.0, 1.0])
 
 
-def consistency_loss(regression, a, b, flipped_a, flipped_b) -> torch.Tensor:
+# Variants of a pair (a, b): swapped (b, a), flipped horizontally, and both. Each maps the
+# quadrilaterals (B, 2, 4, 2) predicted for the variant back to the pair.
+VARIANTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "swapped": lambda corners: corners.flip(1),
+    "flipped": mirror,
+    "both": lambda corners: mirror(corners).flip(1),
+}
+
+
+def consistency_loss(plain: torch.Tensor, variants: dict[str, torch.Tensor]) -> torch.Tensor:
     """How far the predictions change with the order of a pair and its horizontal flip -> scalar.
 
-    The pair is given swapped, flipped, and both. Each prediction, mapped back, is compared with the
-    prediction for the pair as it is, a pseudo-label without gradient; the mean squared error of
-    coordinates is returned. (The paper's code adds up the errors to the mean of all four.)
+    The prediction for each variant, mapped back, is compared with the prediction for the pair as it
+    is, a pseudo-label without gradient. The mean squared error of coordinates is returned, averaged
+    over the variants. (The paper's code takes all three and adds up the errors to the mean of all
+    four.) One variant drawn at random has the loss of all three as its expectation.
 
     Parameters
     ----------
-    regression : maps the local features of two images to quadrilaterals (B, 2, 4, 2).
-    a, b, flipped_a, flipped_b : local features (B, C, GRID, GRID) of the pair and of the flipped
-        images.
+    plain : the prediction (B, 2, 4, 2) for the pair as it is.
+    variants : names of VARIANTS and the predictions (B, 2, 4, 2) for them.
     """
-    with torch.no_grad():
-        label = regression(a, b)
-    predictions = [
-        regression(b, a).flip(1),
-        mirror(regression(flipped_a, flipped_b)),
-        mirror(regression(flipped_b, flipped_a)).flip(1),
-    ]
-    return torch.stack([F.mse_loss(prediction, label) for prediction in predictions]).mean()
+    label = plain.detach()
+    mapped = [VARIANTS[name](corners) for name, corners in variants.items()]
+    return torch.stack([F.mse_loss(corners, label) for corners in mapped]).mean()
 
 
 def mean_corner_error(predicted: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -236,6 +249,7 @@ class WarpLoss(nn.Module):
         if self.pairs is not None:
             own.check(s.mined, "GeoWarp's mined pairs,")
             pairs = own.of(self.pairs[rng.integers(len(self.pairs), size=s.mined)])
+        variants = rng.permutation(list(VARIANTS))[: s.consistency_variants]
         rows = np.concatenate([single, *pairs.T])
         [(_, images)] = load_batches(self.paths[rows], len(rows), self.size)
         images = images.to(next(model.parameters()).device)
@@ -253,20 +267,32 @@ class WarpLoss(nn.Module):
         # quadrilaterals in both orders
         losses = {"self_supervised": 4 * F.mse_loss(self.regression(a, b), targets)}
         if self.pairs is not None:
-            losses |= self._mined_losses(local, normalise(query), normalise(positive))
+            losses |= self._mined_losses(local, normalise(query), normalise(positive), variants)
         total = sum(getattr(s, f"{name}_weight") * loss for name, loss in losses.items())
         return total, {name: loss.detach() for name, loss in losses.items()}
 
-    def _mined_losses(self, local, query, positive):
+    def _mined_losses(self, local, query, positive, variants):
         """The losses, of those with a weight, on pairs of photos, float (B, 3, H, W) each."""
-        losses, both = {}, torch.cat([query, positive])
+        s, losses, both = self.settings, {}, torch.cat([query, positive])
+        variants = variants if s.consistency_weight else ()
         a, b = local(both).chunk(2)
-        if self.settings.feature_wise_weight:
-            corners = symmetric(self.regression, a, b).transpose(0, 1).flatten(0, 1)
-            losses["feature_wise"] = feature_wise_loss(*local(warp(both, corners)).chunk(2))
-        if self.settings.consistency_weight:
-            flipped = local(both.flip(-1)).chunk(2)
-            losses["consistency"] = consistency_loss(self.regression, a, b, *flipped)
+        pairs = {"plain": (a, b)}
+        if s.feature_wise_weight or "swapped" in variants:
+            pairs["swapped"] = b, a
+        if {"flipped", "both"}.intersection(variants):
+            a, b = local(both.flip(-1)).chunk(2)
+            flips = {"flipped": (a, b), "both": (b, a)}
+            pairs |= {name: flips[name] for name in flips if name in variants}
+        # one batch: a prediction serves every loss that needs it
+        firsts, seconds = map(torch.cat, zip(*pairs.values(), strict=True))
+        corners = dict(zip(pairs, self.regression(firsts, seconds).chunk(len(pairs)), strict=True))
+        if s.feature_wise_weight:
+            mean = mean_of_orders(corners["plain"], corners["swapped"])
+            warped = local(warp(both, mean.transpose(0, 1).flatten(0, 1)))
+            losses["feature_wise"] = feature_wise_loss(*warped.chunk(2))
+        if s.consistency_weight:
+            chosen = {name: corners[name] for name in variants}
+            losses["consistency"] = consistency_loss(corners["plain"], chosen)
         return losses
 
 
