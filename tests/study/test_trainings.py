@@ -159,6 +159,7 @@ def test_one_pass_over_few_evenly_spaced_photos_starts_a_training(study, monkeyp
     monkeypatch.setattr(trainings, "describe", describes)
     all_photos = tiny.start("resnet18").weights
     monkeypatch.setattr(trainings, "SAMPLE", 7)
+    monkeypatch.setattr(trainings, "IN_A_MEAN", 2)
     assert tiny.start("resnet18").weights != all_photos
     tiny.trainings.centres("resnet18")
     study().trainings.centres("resnet18")  # without a whitened head: the same photos
@@ -172,6 +173,7 @@ def test_one_pass_over_few_evenly_spaced_photos_starts_a_training(study, monkeyp
 def test_class_means_by_hand(study, monkeypatch, whitens_head):
     """Descriptors of the start, photo by photo: three of the four of each of three classes."""
     monkeypatch.setattr(trainings, "SAMPLE", 7)
+    monkeypatch.setattr(trainings, "IN_A_MEAN", 2)
     tiny = study(whitens_head=whitens_head)
     classes, start = tiny.data.classes, tiny.load(tiny.start("resnet18"))
     found = np.load(tiny.trainings.centres("resnet18"))

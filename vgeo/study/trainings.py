@@ -35,7 +35,7 @@ Views = Callable[[GeoModel, int], Iterator[torch.Tensor]]
 
 # Training photos that start a training: of each class IN_A_MEAN, and more where classes are few,
 # because a covariance needs some SAMPLE photos. A class with fewer gives all.
-IN_A_MEAN, SAMPLE = 3, 2_000
+IN_A_MEAN, SAMPLE = 5, 2_000
 
 
 @dataclass(frozen=True, eq=False)
