@@ -76,7 +76,7 @@ def _degrees(gps: dict[int, Any], tag: int, side_tag: int, sides: str) -> float:
         raise ValueError(f"an odd {name} ({_shown(gps[tag])})")
     if not all(0 <= part <= 60 for part in rest):
         raise ValueError(f"an odd {name} ({_shown(gps[tag])})")
-    value = abs(degrees) + sum(part / 60**power for power, part in enumerate(rest, 1))
+    value: float = abs(degrees) + sum(part / 60**power for power, part in enumerate(rest, 1))
     side = _text(gps.get(side_tag))[:1]  # "N", but "North" and the like are written too
     negative = math.copysign(1, degrees) < 0
     if side not in tuple(sides) and not negative:
