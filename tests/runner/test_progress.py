@@ -12,6 +12,7 @@ import threading
 import time
 
 import pytest
+from tqdm.utils import disp_len
 
 from vgeo.runner import progress as progress_module
 from vgeo.runner.progress import Passed, Progress
@@ -53,9 +54,9 @@ def terminal(monkeypatch):
     that was written to it.
     """
 
-    def start(columns, encoding="utf-8"):
+    def start(columns, encoding="utf-8", rows=24):
         ours, theirs = os.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         stdout, written = os.fdopen(theirs, "w", encoding=encoding), []
 
         def keep_reading():
@@ -64,7 +65,7 @@ def terminal(monkeypatch):
                     written.append(read)
             os.close(ours)
 
-        thread = threading.Thread(target=keep_reading)
+        thread = threading.Thread(target=keep_reading, daemon=True)
         thread.start()
         before = sys.stdout
         monkeypatch.setattr(sys, "stdout", stdout)
@@ -112,16 +113,19 @@ def settle(monkeypatch):
 
 def test_a_long_step_gets_one_line_in_a_file(tmp_path, capsys, settle):
     cache, seen = Cache(tmp_path, tmp_path / "journal.jsonl"), []
+    clock = Clock()
 
     def make(folder):
         cache.step("models", "short", {"a": 1}, lambda folder: None)
+        settle()
+        clock.now = 1.0
         deadline = time.monotonic() + 20
         while len(seen) < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
             seen.extend(capsys.readouterr().out.splitlines())
         settle()
 
-    progress = Progress(cache.journal, NOTEBOOKS, {}, patience=0.2, interval=0.01)
+    progress = Progress(cache.journal, NOTEBOOKS, {}, patience=0.5, interval=0.01, clock=clock)
     with progress.part("01_losses") as lines:
         cache.step("models", "train a\nmodel", {"a": 2}, make)
     assert seen == [
@@ -196,6 +200,15 @@ def test_the_line_of_a_terminal_is_rewritten_and_fits(journal, terminal, columns
             columns == 90,
             columns == 200,
         )
+
+
+def test_a_terminal_that_does_not_say_its_size_has_80_columns(journal, terminal, settle):
+    path, add = journal
+    end = terminal(0, rows=0)
+    with Progress(path, NOTEBOOKS, {}, interval=0.01).part("00_data"):
+        add("begin", "train " + "町" * 60)  # each takes two columns
+        settle()
+    assert max(map(disp_len, end().split("\r"))) in (78, 79)
 
 
 def test_letters_that_a_terminal_cannot_show_are_escaped(journal, terminal, settle):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm.auto import tqdm
+from tqdm.utils import disp_trim
 
 from vgeo.errors import printable
 from vgeo.runner.expected import Parts, Remaining
@@ -74,13 +75,15 @@ class Progress:
         """
         part, over = _Part(self, name), threading.Event()
         live = sys.stdout.isatty() and name != BEFORE
+        # ncols and nrows, because tqdm shows nothing in a terminal that says it has 0 rows
         with tqdm(
-            bar_format="{desc}", file=sys.stdout, leave=False, dynamic_ncols=True, disable=not live
+            bar_format="{desc}", file=sys.stdout, leave=False, disable=not live, ncols=0, nrows=20
         ) as bar:
 
             def show() -> None:
                 if live:  # the last column stays free: some terminals begin a line after it
-                    bar.set_description_str(part.line((bar.format_dict["ncols"] or 80) - 1))
+                    columns = os.get_terminal_size(sys.stdout.fileno()).columns or 80
+                    bar.set_description_str(part.line(columns - 1))
                 elif part.is_long():
                     say_line(part.line())
 
@@ -139,7 +142,7 @@ class _Part:
         return step.is_said
 
     def line(self, width: int | None = None) -> str:
-        """Where the run is, in a line of at most `width` characters."""
+        """Where the run is, in a line of at most `width` columns."""
         progress, known = self.progress, self.progress.remaining
         total = len(progress.notebooks)
         if self.name == BEFORE:
@@ -162,7 +165,8 @@ class _Part:
         room = width - len(where) - len(tail) if width else len(label)
         if len(label) > room:
             label = label[: max(room - 3, 0)] + "..."
-        return (where + label + tail)[:width]
+        line = where + label + tail
+        return disp_trim(line, width) if width else line
 
 
 @dataclass
