@@ -31,7 +31,7 @@ from vgeo.city.plan import Plan
 from vgeo.city.write import write_city
 from vgeo.device import device, precision
 from vgeo.models.geowarp import Regression, local_features
-from vgeo.models.network import BACKBONES
+from vgeo.runner.record import backbones
 from vgeo.models.weights import CITY_WEIGHTS
 from vgeo.photos.images import load_batches
 from vgeo.photos.places import cosplace_classes
@@ -202,7 +202,7 @@ def amounts():
     for model, dataset, kind, scale, _ in described():
         found["describe", backbone_of(model), scale] += PAPER_COUNTS[dataset, "test", kind]
     queries = sum(PAPER_COUNTS[dataset, "test", "queries"] for dataset in DATASETS)
-    for backbone in BACKBONES:
+    for backbone in backbones():
         names = [name for name, row in TRAININGS.items() if row.backbone == backbone]
         rows = sum(kind_of(name) == "GeoWarp" for name in names)
         found["compare", backbone, "pairs"] = round(PAPER.testing.rerank * queries * (rows + more))

@@ -18,11 +18,13 @@ from vgeo.models.weights import CITY_WEIGHTS, read_weights
 
 THEIRS = {
     "resnet18": torchvision.models.resnet18,
+    "resnet50": torchvision.models.resnet50,
     "efficientnet_v2_s": torchvision.models.efficientnet_v2_s,
     "efficientnet_lite0": partial(timm.create_model, "tf_efficientnet_lite0"),
 }
 CLASSIFIER = {
     "resnet18": 512 * 1000 + 1000,
+    "resnet50": 2048 * 1000 + 1000,
     "efficientnet_v2_s": 1280 * 1000 + 1000,
     "efficientnet_lite0": 1280 * 1000 + 1000,
 }
@@ -80,6 +82,7 @@ def test_names_and_counts(model):
     names = list(model.state_dict())
     first = {
         "resnet18": "backbone.0.weight",
+        "resnet50": "backbone.0.weight",
         "efficientnet_v2_s": "backbone.0.0.0.weight",
         "efficientnet_lite0": "backbone.0.0.1.weight",
     }
@@ -115,6 +118,7 @@ def test_gradients_reach_everything_that_is_trained(name):
 
 TRAINED = {
     "resnet18": ("layer3.", "layer4."),
+    "resnet50": ("layer3.", "layer4."),
     "efficientnet_v2_s": ("features.6.", "features.7."),
     "efficientnet_lite0": ("blocks.4.", "blocks.5.", "blocks.6.", "conv_head.", "bn2."),
 }
@@ -133,7 +137,7 @@ def test_freezing(name, trained):
     changed = [key for key in after if not torch.equal(after[key], before[key])]
     statistics = {"running_mean", "running_var", "num_batches_tracked"}
     assert {key.rsplit(".", 1)[1] for key in changed} == statistics
-    numbers = {int(key.split(".")[1 if name == "resnet18" else 2]) for key in changed}
+    numbers = {int(key.split(".")[1 if name in ("resnet18", "resnet50") else 2]) for key in changed}
     # of the stages: the trunk's statistics stay as they were
     assert numbers == ({5, 6, 7} if name == "efficientnet_lite0" else {6, 7})
 
@@ -185,7 +189,7 @@ def test_which_convolutions_are_depthwise(model):
     assert all(each.groups == each.in_channels for each in ours)
     others = [each for each in convolutions if each.groups > 1 and each not in ours]
     assert {type(each).__name__ for each in others} <= {"Conv2dSame"}
-    counts = {"resnet18": 0, "efficientnet_v2_s": 30, "efficientnet_lite0": 12}
+    counts = {"resnet18": 0, "resnet50": 0, "efficientnet_v2_s": 30, "efficientnet_lite0": 12}
     assert len(ours) == counts[model.backbone_name]
 
 
@@ -196,6 +200,7 @@ def test_a_model_is_its_trunk_its_upper_stages_and_its_head(model):
     assert torch.equal(model.upper(model.trunk(batch)), model.features(batch))
     stride, channels = {
         "resnet18": (8, 128),
+        "resnet50": (8, 512),
         "efficientnet_v2_s": (16, 160),
         "efficientnet_lite0": (16, 80),
     }[model.backbone_name]

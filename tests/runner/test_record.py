@@ -8,9 +8,8 @@ import torchvision
 from safetensors.torch import load_file
 
 from vgeo.models import network
-from vgeo.models.network import BACKBONES
 from vgeo.models.weights import weights_hash
-from vgeo.runner.record import BEFORE, Record, read, start_of
+from vgeo.runner.record import BEFORE, Record, backbones, read, start_of
 from vgeo.study.cache import read_journal
 from vgeo.study.study import Study
 
@@ -97,7 +96,7 @@ def test_the_record_says_what_the_run_was_made_of(whole_study, tmp_path):
     assert {step["label"] for step in models} - {trained["label"]} == {"start efficientnet_lite0"}
     assert trained["notebooks"] == ["01_losses"]
     assert trained["weights"] == {"model": weights_hash(model.weights)}
-    starts = {name: weights_hash(whole_study.start(name).weights) for name in BACKBONES}
+    starts = {name: weights_hash(whole_study.start(name).weights) for name in backbones()}
     assert content["starting_weights"] == starts
 
 
