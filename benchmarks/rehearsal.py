@@ -31,7 +31,6 @@ from vgeo.city.plan import Plan
 from vgeo.city.write import write_city
 from vgeo.device import device, precision
 from vgeo.models.geowarp import Regression, local_features
-from vgeo.runner.record import backbones
 from vgeo.models.weights import CITY_WEIGHTS
 from vgeo.photos.images import load_batches
 from vgeo.photos.places import cosplace_classes
@@ -40,7 +39,7 @@ from vgeo.retrieval.describe import describe
 from vgeo.retrieval.multiscale import METHODS, SCALES
 from vgeo.retrieval.rerank import pair_scores
 from vgeo.retrieval.search import search
-from vgeo.runner.record import read
+from vgeo.runner.record import backbones, read
 from vgeo.study.folders import clone
 from vgeo.study.profiles import PAPER_COUNTS, profile
 from vgeo.study.rows import DATASETS, TABLES, TRAININGS, Fusion, backbone_of
