@@ -212,8 +212,8 @@ def amounts():
 
 
 def kind_of(name):
-    """CosPlace, GRL or GeoWarp: the last word of a training's name, without what it leaves out."""
-    last = name.split(",")[0].split(" + ")[-1]
+    """CosPlace, GRL or GeoWarp: the last word of a training's name."""
+    last = name.split(" + ")[-1]
     return last if TRAININGS[name].technique else "CosPlace"
 
 
