@@ -1,20 +1,25 @@
 """How much slower each kind of step is beside another busy program, by OpenMP's wait policy.
 
-    python benchmarks/disturbed.py [ROUNDS, default 3] [POLICIES, default all, as in none,spin 0]
+    python benchmarks/disturbed.py [STEPS, default all: "resnet18, forward;search"]
 
-The other program is one single-threaded loop at the lowest priority (nice 19). Each policy of
-POLICIES is a set of environment variables for a fresh process, because OpenMP reads them when it is
-loaded. In that process each step is timed without and with the other program, in turns. The
-policies take turns too. Of each kind of time the median over all rounds counts.
+STEPS are the beginnings of names of `steps`. The other program is one single-threaded loop, at the
+lowest priority (nice 19) and at the normal one (nice 0), in a session of its own.
 
-Writes benchmarks/results/disturbed.csv. Policies that are not asked for keep their rows. There the
-columns `seconds` and `seconds beside` are those of a step, `beside / alone` is their ratio, and
-`alone / none's` compares with the policy "none", OpenMP as it is, which every call measures.
+A policy is a set of environment variables of a process, because OpenMP reads them when it is
+loaded. The processes of all policies take turns: each times a step alone, then beside the other
+program. Of all turns the half counts in which programs that are no part of the measurement had
+least of the processors. Another machine's instructions are compared where the environment says so:
+DNNL_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2.
+
+Puts the steps' rows into benchmarks/results/disturbed.csv: `seconds` of a step alone; `alone`,
+`nice 19` and `nice 0`, the ratio of the seconds alone and beside the other program to those of the
+policy "none" (OpenMP as it is) alone; `load, ...`, the largest share of all processors that
+programs outside the measurement had in the turns that count. Where a load is not near 0, the
+machine was not quiet, and a ratio may be too large.
 """
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -24,41 +29,24 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 
 TARGET = Path(__file__).resolve().parent / "results" / "disturbed.csv"
 DEFAULT = "300000"  # libgomp's spin count where nothing is set
 POLICIES = {
     "none": {"GOMP_SPINCOUNT": DEFAULT},
     **{f"spin {n}": {"GOMP_SPINCOUNT": str(n)} for n in (0, 100, 1000, 10_000, 100_000)},
-    "passive": {"OMP_WAIT_POLICY": "passive"},
     "bound": {"GOMP_SPINCOUNT": DEFAULT, "OMP_PROC_BIND": "true"},
     "one thread": {"GOMP_SPINCOUNT": DEFAULT, "OMP_NUM_THREADS": "1"},
 }
 OURS = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_PROC_BIND", "OMP_NUM_THREADS"}
 BATCH = 32
-SPELL = 1.0  # seconds that a step is repeated for at least, each time it is measured
-TURNS = 2  # of a step without and with the other program, in one process
+SPELL = 0.5  # seconds that a step is repeated for at least, each time it is measured
+TURNS = 3  # of each policy, alone and beside the other program
+NICE = (None, 19, 0)  # the priority of the other program; None: there is none
 
 
-@contextmanager
-def other_program():
-    """A single-threaded program at the lowest priority, which computes while this is open."""
-    loop = [sys.executable, "-S", "-c", "while True: pass"]
-    with subprocess.Popen(loop, preexec_fn=lambda: os.nice(19)) as process:
-        try:
-            time.sleep(0.1)
-            yield
-        finally:
-            process.send_signal(signal.SIGKILL)
-
-
-def seconds(work):
-    """The mean time of the calls of work() that follow each other for a spell."""
-    calls, began = 0, time.perf_counter()
-    while not calls or time.perf_counter() - began < SPELL:
-        work()
-        calls += 1
-    return (time.perf_counter() - began) / calls
+# ---- in the process of a policy ----
 
 
 def steps(folder):
@@ -114,46 +102,122 @@ def steps(folder):
     yield "rendering by two processes", lambda: write_pretraining(plan, rendered, 2, False, 2)
 
 
-def worker():
-    """Times every step of `steps`, and prints a line of JSON for each."""
+def worker(asked):
+    """Prepares each step that is asked for and says so. For each line with the other program's
+    number, 0 without one, it then times a spell, and goes on to the next step at an empty line.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        for name, work in steps(Path(folder)):
+        for step, work in steps(Path(folder)):
+            if not step.startswith(asked):
+                continue
             work()
-            for _ in range(TURNS):
-                alone = seconds(work)
-                with other_program():
-                    beside = seconds(work)
-                print(json.dumps({"step": name, "alone": alone, "beside": beside}), flush=True)
+            print(step, flush=True)
+            while number := sys.stdin.readline().strip():
+                print(json.dumps(spell(work, int(number))), flush=True)
 
 
-def measured(policy):
-    """The lines of a fresh `worker` process whose environment has a policy."""
+def spell(work, other):
+    """The mean seconds of the calls of work() that follow each other for a spell, and the share of
+    all processors that programs had which are neither this one nor process number `other`.
+    """
+    calls, before, began = 0, foreign(other), time.perf_counter()
+    while not calls or time.perf_counter() - began < SPELL:
+        work()
+        calls += 1
+    passed = time.perf_counter() - began
+    share = (foreign(other) - before) / passed / os.cpu_count()
+    return {"seconds": passed / calls, "others": share}
+
+
+def foreign(other):
+    """Processor seconds so far of all programs but process number `other` and this one with its
+    finished children.
+    """
+    times, own = psutil.cpu_times(), os.times()
+    busy = sum(times[:8]) - times.idle - times.iowait  # guests' times are in these eight
+    return busy - sum(own[:4]) - (sum(psutil.Process(other).cpu_times()[:2]) if other else 0)
+
+
+# ---- in the first process ----
+
+
+@contextmanager
+def other_program(nice):
+    """The number of a single-threaded program that computes while this is open; 0 for nice None."""
+    if nice is None:
+        yield 0
+        return
+    # it ends with this process, however that ends
+    loop = "import os; parent = os.getppid()\nwhile os.getppid() == parent: sum(range(10_000))"
+    command = ["nice", "-n", str(nice), sys.executable, "-S", "-c", loop]
+    with subprocess.Popen(command, start_new_session=True) as process:
+        try:
+            time.sleep(0.2)
+            yield process.pid
+        finally:
+            process.kill()
+
+
+def name_of(nice):
+    return "alone" if nice is None else f"nice {nice}"
+
+
+def start(policy, asked):
+    """A process whose environment has the policy, see `worker`."""
     clean = {name: value for name, value in os.environ.items() if name not in OURS}
-    command = [sys.executable, __file__, "worker"]
-    environment = clean | POLICIES[policy]
-    out = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-    return [json.loads(line) | {"policy": policy} for line in out.stdout.splitlines()]
+    command = [sys.executable, __file__, "worker", *asked]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=clean | POLICIES[policy], **pipes)
 
 
-def main(rounds=3, policies=tuple(POLICIES)):
-    lines = []
-    for _ in range(rounds):
-        for policy in dict.fromkeys(["none", *policies]):
-            lines += measured(policy)
-            print(policy, flush=True)
-    table = pd.DataFrame(lines).groupby(["step", "policy"], sort=False).median().reset_index()
-    before = table[table["policy"] == "none"].set_index("step")["alone"]
-    table["beside / alone"] = table["beside"] / table["alone"]
-    table["alone / none's"] = table["alone"] / table["step"].map(before)
-    table = table.rename(columns={"alone": "seconds", "beside": "seconds beside"})
-    known = pd.read_csv(TARGET) if TARGET.exists() else table.iloc[:0]
-    table = pd.concat([known[~known["policy"].isin(table["policy"])], table.round(4)])
-    table.sort_values("step", kind="stable").to_csv(TARGET, index=False)
+def answer(process, line):
+    process.stdin.write(f"{line}\n")
+    process.stdin.flush()
+    return process.stdout.readline().strip()
+
+
+def quietest(spells):
+    """The median seconds of the half of the spells with the least of `others`, and its maximum."""
+    half = spells.nsmallest(-(-len(spells) // 2), "others")
+    return pd.Series({"seconds": half["seconds"].median(), "others": half["others"].max()})
+
+
+def summary(spells):
+    """Rows of disturbed.csv, from one row for each spell."""
+    half = spells.groupby(["step", "policy", "nice"], sort=False)[["seconds", "others"]]
+    table = half.apply(quietest).unstack("nice")
+    before = table["seconds"]["alone"].xs("none", level="policy")
+    columns = {"seconds": table["seconds"]["alone"]}
+    for kind in map(name_of, NICE):
+        columns[kind] = table["seconds"][kind] / before
+    for kind in map(name_of, NICE):
+        columns[f"load, {kind}"] = table["others"][kind]
+    return pd.DataFrame(columns).round(4).reset_index()
+
+
+def main(asked):
+    workers = {policy: start(policy, asked) for policy in POLICIES}
+    spells = []
+    while all(names := [each.stdout.readline().strip() for each in workers.values()]):
+        for turn in range(TURNS):
+            for nice in NICE:
+                with other_program(nice) as other:
+                    for policy in np.roll([*workers], turn):
+                        said = json.loads(answer(workers[policy], other))
+                        row = {"step": names[0], "policy": policy, "nice": name_of(nice)}
+                        spells.append(row | said)
+        for process in workers.values():
+            process.stdin.write("\n")
+            process.stdin.flush()
+        print(names[0], flush=True)
+        table = summary(pd.DataFrame(spells))
+        known = pd.read_csv(TARGET) if TARGET.exists() else table.iloc[:0]
+        table = pd.concat([known[~known["step"].isin(table["step"])], table])
+        table.to_csv(TARGET, index=False)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["worker"]:
-        worker()
+    if sys.argv[1:2] == ["worker"]:
+        worker(tuple(sys.argv[2:]) or "")
     else:
-        asked = sys.argv[2].split(",") if len(sys.argv) > 2 else POLICIES
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 3, tuple(asked))
+        main(sys.argv[1].split(";") if sys.argv[1:] else [])

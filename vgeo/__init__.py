@@ -11,10 +11,10 @@
 import os
 from importlib import import_module
 
-# OpenMP's threads spin while they wait for each other. Beside another busy program that is slow:
-# docs/performance.md. libgomp reads the variable once, when torch or faiss is imported.
+# OpenMP's threads spin while they wait for each other, which is slow beside another busy program.
+# The number is from docs/performance.md. libgomp reads it once, when torch or faiss is imported.
 if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 __version__ = "1.1.0"
 __all__ = ["build", "describe", "first_hit", "open_index", "recall", "rerank", "search"]
