@@ -13,9 +13,9 @@ DNNL_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2.
 
 Puts the steps' rows into benchmarks/results/disturbed.csv: `seconds` of a step alone; `alone`,
 `nice 19` and `nice 0`, the ratio of the seconds alone and beside the other program to those of the
-policy "none" (OpenMP as it is) alone; `load, ...`, the largest share of all processors that
-programs outside the measurement had in the turns that count. Where a load is not near 0, the
-machine was not quiet, and a ratio may be too large.
+policy "none" (OpenMP as it is) alone; `other load`, the largest share of all processors that
+programs outside the measurement had in the turns that count. Where that load is not near 0, the
+machine was not quiet, and a ratio may be too large or too small.
 """
 
 import json
@@ -190,8 +190,7 @@ def summary(spells):
     columns = {"seconds": table["seconds"]["alone"]}
     for kind in map(name_of, NICE):
         columns[kind] = table["seconds"][kind] / before
-    for kind in map(name_of, NICE):
-        columns[f"load, {kind}"] = table["others"][kind]
+    columns["other load"] = table["others"].max(axis=1)
     return pd.DataFrame(columns).round(4).reset_index()
 
 
