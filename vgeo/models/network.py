@@ -7,15 +7,17 @@ Berton, Masone, Caputo, "Rethinking visual geo-localization for large-scale appl
 """
 
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 import torchvision.models as zoo
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vgeo.errors import VgeoError
 from vgeo.models import lite0
@@ -266,3 +268,33 @@ def freeze(model: GeoModel, keep_statistics: bool = False) -> None:
 def trunk_hash(model: GeoModel) -> str:
     """SHA-256 of the trunk's weights: models with one hash have the same trunk features."""
     return weights_hash(model.stages[: model.frozen_stages])
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def folded(model: Network) -> Network:
+    """A copy for evaluation alone, with each BatchNorm folded into the convolution before it.
+
+    The outputs are the model's in evaluation mode, but for float32's rounding. The copy has the
+    channels last in memory. `model` does not change. The copy has other weights than the model, so
+    take `weights_hash` of the model.
+
+    A BatchNorm is folded in a `GeoModel` and in an `nn.Sequential`, where a module runs on the
+    output of the one listed before it. Other modules may run in another order and stay as they are.
+    """
+    copied = deepcopy(model).eval()
+    blocks: list[nn.Module] = []
+    for part in copied.modules():
+        if isinstance(part, GeoModel):
+            blocks += part.modules()
+        elif isinstance(part, nn.Sequential):
+            blocks.append(part)
+    for block in blocks:
+        children = list(block.named_children())
+        for (name, layer), (after, norm) in zip(children, children[1:]):
+            if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(block, name, fuse_conv_bn_eval(layer, norm))
+                # timm's BatchNormAct2d has the activation in it
+                setattr(block, after, getattr(norm, "act", nn.Identity().eval()))
+    return copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -5,7 +5,6 @@ then stored once, and each model describes the images from it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from os import PathLike
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from vgeo.device import WHOLE, Share, gathered, share
-from vgeo.models.network import GeoModel, normalise
+from vgeo.models.network import GeoModel, folded, normalise
 from vgeo.photos.images import load_batches
 
 
@@ -24,19 +23,20 @@ def describe(
     size: int | None,
     scale: float = 1.0,
     brightness: float = 1.0,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     progress: str | None = None,
 ) -> np.ndarray:
     """Descriptors of image files, float32 (N, D), in their order.
 
-    The model runs in evaluation mode on the device where it lies. Several processes share the
-    batches, and each returns all descriptors.
+    A `folded` copy of the model runs on the device where the model lies. Several processes share
+    the batches, and each returns all descriptors.
 
     Parameters
     ----------
     size : both sides in pixels that images are resized to, times `scale`. None: each image keeps
         its own size, times `scale`.
     brightness : multiplies the pixel values, 0 to 255, before they are normalised.
+    batch_size : images that go through the network together, None for the fastest number.
     progress : words before a progress bar; None for no bar.
 
     Raises
@@ -46,12 +46,12 @@ def describe(
     all_rows, process = np.empty((0, 0), np.float32), share()
     mine: list[int] = []
     how = size, scale, brightness, batch_size, progress, process
-    with _evaluation(model):
-        for rows, descriptors in _outputs(model, model, paths, *how):
-            if not mine:
-                all_rows = np.empty((len(paths), descriptors.shape[1]), np.float32)
-            all_rows[rows] = descriptors.cpu().numpy()
-            mine.extend(rows)
+    model = folded(model)
+    for rows, descriptors in _outputs(model, model, paths, *how):
+        if not mine:
+            all_rows = np.empty((len(paths), descriptors.shape[1]), np.float32)
+        all_rows[rows] = descriptors.cpu().numpy()
+        mine.extend(rows)
     if process.count == 1:
         return all_rows
     batches = [batch for batch in gathered([(mine, all_rows[mine])]) if batch[0]]
@@ -68,32 +68,32 @@ def store_trunk(
     size: int,
     scale: float = 1.0,
     brightness: float = 1.0,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     progress: str | None = None,
 ) -> None:
     """Writes the trunk's output for image files to `path`, a .npy of float16 (N, C, h, w).
 
     The other parameters are as in `describe`.
     """
-    stored = None
-    with _evaluation(model):
-        how = size, scale, brightness, batch_size, progress
-        for rows, maps in _outputs(model, model.trunk, paths, *how):
-            if stored is None:
-                shape = (len(paths), *maps.shape[1:])
-                stored = np.lib.format.open_memmap(path, "w+", np.float16, shape)
-            stored[rows] = maps.half().cpu().numpy()
+    stored, model = None, folded(model)
+    how = size, scale, brightness, batch_size, progress
+    for rows, maps in _outputs(model, model.trunk, paths, *how):
+        if stored is None:
+            shape = (len(paths), *maps.shape[1:])
+            stored = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+        stored[rows] = maps.half().cpu().numpy()
     if stored is not None:
         stored.flush()
 
 
+@torch.inference_mode()
 def describe_stored(model: GeoModel, maps: np.ndarray, batch_size: int = 64) -> np.ndarray:
     """Descriptors, float32 (N, D), from the output of `store_trunk`, float16 (N, C, h, w)."""
     batches = (maps[first : first + batch_size] for first in range(0, len(maps), batch_size))
-    with _evaluation(model) as device:
-        return np.concatenate(
-            [model.head(model.upper(stored_batch(b, device))).cpu().numpy() for b in batches]
-        )
+    model, device = folded(model), next(model.parameters()).device
+    return np.concatenate(
+        [model.head(model.upper(stored_batch(b, device))).cpu().numpy() for b in batches]
+    )
 
 
 def stored_batch(maps: np.ndarray, device: torch.device) -> Tensor:
@@ -109,18 +109,17 @@ def darken(images: Tensor, brightness: float) -> Tensor:
     return (images.float() * brightness).round().clamp(0, 255).to(torch.uint8)
 
 
-@contextmanager
-def _evaluation(model: nn.Module) -> Iterator[torch.device]:
-    """Evaluation mode without gradients; yields the model's device. The mode is then put back."""
-    was_training = model.training
-    model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    try:
-        with torch.inference_mode():
-            yield next(model.parameters()).device
-    finally:
-        model.train(was_training)
+def _fastest_batch(side: int | None, device: torch.device) -> int:
+    """How many images of so many pixels a side a processor describes fastest together.
+
+    The maps of 8 large images stay in its caches; small images take longer one by one.
+    """
+    if side is None or device.type != "cpu" or 64 <= side <= 128:
+        return 32
+    return 64 if side < 64 else 8
 
 
+@torch.inference_mode()
 def _outputs(
     model: nn.Module,
     function: Callable[[Tensor], Tensor],
@@ -128,12 +127,13 @@ def _outputs(
     size: int | None,
     scale: float,
     brightness: float,
-    batch_size: int,
+    batch_size: int | None,
     progress: str | None,
     process: Share = WHOLE,
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
     """Yields int64 (B,), rows of `paths`, and function(images) for each batch of images."""
     device, side = next(model.parameters()).device, size and round(size * scale)
+    batch_size = batch_size or _fastest_batch(side, device)
     batches = load_batches(paths, batch_size, side, scale=scale, share=process)
     total = len(paths)
     with tqdm(

@@ -1,6 +1,6 @@
 """GeoWarp's re-ranking: the first predictions of a query are ordered by their warped images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 from vgeo.device import autocast, gathered, share
 from vgeo.errors import VgeoError
 from vgeo.models.geowarp import symmetric, warp
-from vgeo.models.network import normalise
+from vgeo.models.network import folded, normalise
 from vgeo.photos.images import load_batches
 from vgeo.retrieval.describe import darken
 
@@ -33,21 +33,22 @@ def pair_scores(
 ) -> np.ndarray:
     """The similarity of pairs of images, float32 (P,), -1 to 1.
 
-    It is the mean inner product of the local features of the two warped images. Several processes
-    share the chunks of pairs, and each returns all scores.
+    It is the mean inner product of the local features of the two warped images. The local features
+    of the images as they are take 2 C GRID^2 bytes of memory an image, in float16. Each image is
+    encoded once for them. Several processes share the chunks of pairs, and each returns all scores.
 
     Parameters
     ----------
     local : normalised images (B, 3, H, W) on the regression's device -> their local features
         (B, C, GRID, GRID). It and `regression` must be in evaluation mode.
     pairs : int (P, 2), rows (query, database) of the two lists of paths. Pairs that share an image
-        are best given one after the other.
+        are best given one after the other, because they then share its decoding.
     size : both sides in pixels that images are resized to.
     brightness : multiplies the database images' pixel values, as in `describe`.
     warped : False compares the images as they are.
     precision : of the convolutions, "float32" or "bf16".
     progress : words before a progress bar; None for no bar.
-    chunk : pairs whose images lie in memory together; within a chunk an image is read once.
+    chunk : pairs whose images lie in memory together; within a chunk an image is decoded once.
     batch_size : images that go through the network together.
 
     Raises
@@ -59,50 +60,49 @@ def pair_scores(
             f"a pair lies outside the {len(query_paths)} queries and {len(database_paths)} "
             "database images: give pairs as rows (query, database) of these lists"
         )
-    device = next(regression.parameters()).device
-    starts = share().of(range(0, len(pairs), chunk))
-    bar = tqdm(
-        total=len(pairs), desc=progress, unit=" pairs", disable=progress is None, leave=False
-    )
-    mine = []
-    with autocast(device, precision), bar:
-        for start in starts:
-            queries, a = np.unique(pairs[start : start + chunk, 0], return_inverse=True)
-            others, b = np.unique(pairs[start : start + chunk, 1], return_inverse=True)
-            paths = [query_paths[i] for i in queries] + [database_paths[i] for i in others]
-            images, features = [], []
-            for rows, batch in load_batches(paths, batch_size, size):
-                batch, bright = batch.to(device), torch.from_numpy(rows >= len(queries)).to(device)
-                batch[bright] = darken(batch[bright], brightness)
-                images.append(batch)  # kept as bytes, a quarter of the memory
-                features.append(local(normalise(batch)))
-            known = torch.cat(images), torch.cat(features)
-            both = torch.from_numpy(np.stack([a, b + len(queries)])).to(device)
-            for some in both.split(batch_size // 2, dim=1):
-                scores = _similarity(local, regression, *known, some, warped).cpu().numpy()
-                mine.append((start, scores))
-                start += len(scores)
-                bar.update(len(scores))
+    regression, device = folded(regression), next(regression.parameters()).device
+    paths, first = [*query_paths, *database_paths], len(query_paths)  # of the database in `paths`
+    starts = list(share().of(range(0, len(pairs), chunk)))
+    chunks = [pairs[start : start + chunk] + [0, first] for start in starts]
+
+    def load(images: np.ndarray) -> Iterator[Tensor]:
+        """Batches of images, rows of `paths`, uint8, on the device."""
+        for rows, batch in load_batches([paths[i] for i in images], batch_size, size):
+            batch, bright = batch.to(device), torch.from_numpy(images[rows] >= first).to(device)
+            batch[bright] = darken(batch[bright], brightness)
+            yield batch
+
+    def bar(total: int, words: str | None, unit: str) -> tqdm:
+        return tqdm(total=total, desc=words, unit=unit, disable=words is None, leave=False)
+
+    used = np.unique(np.concatenate([np.empty((0, 2), int), *chunks]))
+    encoded, mine = [], []
+    with autocast(device, precision):
+        with bar(len(used), progress and f"{progress}, encoding", " images") as counter:
+            for batch in load(used):
+                encoded.append(local(normalise(batch)).half().cpu().numpy())
+                counter.update(len(batch))
+        features = np.concatenate(encoded) if encoded else np.empty(0)
+        with bar(sum(map(len, chunks)), progress, " pairs") as counter:
+            for start, part in zip(starts, chunks):
+                near, rows = np.unique(part, return_inverse=True)
+                images = torch.cat(list(load(near))) if warped else None
+                places = np.searchsorted(used, near)
+                for some in torch.from_numpy(rows.reshape(part.shape).T).split(batch_size // 2, 1):
+                    known = features[places[some]]
+                    a, b = torch.from_numpy(known).to(device).float()
+                    if images is not None:
+                        corners = symmetric(regression, a, b).transpose(0, 1).flatten(0, 1)
+                        both = normalise(images[some.flatten().to(device)])
+                        a, b = local(warp(both, corners)).chunk(2)
+                    scores = (a * b).sum(1).mean((1, 2)).cpu().numpy()
+                    mine.append((start, scores))
+                    start += len(scores)
+                    counter.update(len(scores))
     scores = np.empty(len(pairs), np.float32)
     for start, some in gathered(mine):
         scores[start : start + len(some)] = some
     return scores
-
-
-def _similarity(
-    local: Callable[[Tensor], Tensor],
-    regression: nn.Module,
-    images: Tensor,
-    features: Tensor,
-    pairs: Tensor,
-    warped: bool,
-) -> Tensor:
-    """Scores (P,) of pairs, int64 (2, P), rows of the images, uint8, and of their features."""
-    a, b = features[pairs[0]], features[pairs[1]]
-    if warped:
-        quadrilaterals = symmetric(regression, a, b).transpose(0, 1).flatten(0, 1)
-        a, b = local(warp(normalise(images[pairs.flatten()]), quadrilaterals)).chunk(2)
-    return (a * b).sum(1).mean((1, 2))
 
 
 def rerank(predictions: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
