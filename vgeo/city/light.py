@@ -5,6 +5,7 @@ of `Light.ambient`.
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -140,21 +141,51 @@ def develop(image: np.ndarray, light: Light, rng) -> np.ndarray:
     """
     size = image.shape[0]
     if light.glow > 0.3:
-        image = image + 0.25 * cv2.GaussianBlur(np.maximum(image - 0.6, 0), (0, 0), size / 24)
+        image = image + 0.25 * _lens_glow(image)
     target = 0.22 if light.lamp < DARK else 0.11  # a night photo stays dark
-    bright = max(float(np.percentile(image[::3, ::3], 60)), target / 4)
+    some = image[::3, ::3].ravel()
+    middle = int(0.6 * some.size)  # 60 % of the pixels are darker
+    bright = max(float(np.partition(some, middle)[middle]), target / 4)
     gain = light.exposure * target / bright
-    cast = 1 + rng.normal(0, 0.035, 3)
-    ramp = np.linspace(-1, 1, size) ** 2
-    vignette = 1 - rng.uniform(0, 0.16) * (ramp[:, None] + ramp[None])
-    # channel by channel: numpy is slow where the last axis is as short as three
-    factor = cv2.merge([(gain * channel * vignette).astype(np.float32) for channel in cast])
-    image = image * factor
-    image = 1 - np.exp(-image * 1.25) if rng.random() < 0.5 else np.clip(image, 0, 1)
-    image = np.sqrt(image)
+    cast, edge = 1 + rng.normal(0, 0.035, 3), rng.uniform(0, 0.16)
+    film = rng.random() < 0.5
+    # of all channels of a row: numpy is slow where the last axis is as short as three
+    ramp = np.square(np.linspace(-1, 1, size, dtype=np.float32))
+    factor = 1 - np.float32(edge) * (ramp[:, None] + ramp.repeat(3))
+    factor *= np.tile(np.float32(gain * cast * (-1.25 if film else 1)), size)
+    factor *= image.reshape(size, -1)
+    image = 1 - cv2.exp(factor) if film else np.minimum(factor, 1, out=factor)
+    image = cv2.sqrt(image)
     if rng.random() < 0.3:
-        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 0.7) * size / 128)
-    noise = rng.standard_normal(image.shape, np.float32)
-    noise *= np.float32(light.noise * rng.uniform(0.5, 1.5))
-    image += noise
-    return (np.clip(image, 0, 1, out=image) * 255 + 0.5).astype(np.uint8)
+        width = rng.uniform(0.3, 0.7) * size / 128
+        image = cv2.GaussianBlur(image.reshape(size, size, 3), (0, 0), width).reshape(size, -1)
+    noise = 255 * light.noise * rng.uniform(0.5, 1.5)
+    # rounds, and clips to a byte
+    image = cv2.addWeighted(image, 255, _noise(size, rng), noise, 0, dtype=cv2.CV_8U)
+    return image.reshape(size, size, 3)
+
+
+def _lens_glow(image):
+    """What is brighter than 0.6, blurred with a Gaussian whose deviation is 1/24 of the image.
+
+    Its lattice of 24 x 24 adds a quarter of the variance: 1/12 by averaging, 1/6 by interpolation.
+    """
+    bright = cv2.resize(np.maximum(image - 0.6, 0), (24, 24), interpolation=cv2.INTER_AREA)
+    blurred = cv2.GaussianBlur(bright, (0, 0), 0.75**0.5)
+    return cv2.resize(blurred, image.shape[:2], interpolation=cv2.INTER_LINEAR)
+
+
+@cache
+def _normal():
+    """Standard normal numbers; drawing them for every photo took longer than its exposure."""
+    return np.random.default_rng(0).standard_normal(1 << 18, np.float32)
+
+
+def _noise(size, rng):
+    """Standard normal numbers, float32 (size, 3 size): a random one of many overlapping pieces."""
+    count = 3 * size * size
+    stored = _normal()
+    if count > len(stored) // 2:
+        return rng.standard_normal((size, 3 * size), np.float32)
+    start = rng.integers(len(stored) - count)
+    return stored[start : start + count].reshape(size, -1)
