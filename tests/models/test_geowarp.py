@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from vgeo.models.geowarp import (
     GRID,
     IDENTITY,
+    FourierConv2d,
     Regression,
     correlation,
     local_features,
@@ -82,6 +83,24 @@ def test_correlation_against_a_loop():
 
 
 # ---- the regression ----
+
+
+@pytest.mark.parametrize("side, kernel, padding", [(15, 7, 1), (11, 5, 1), (8, 3, 0), (6, 5, 2)])
+def test_products_of_spectra_are_a_convolution(side, kernel, padding):
+    """Values and all gradients, of even and odd periods, against torch's convolution."""
+    layer = FourierConv2d(5, 4, kernel, padding=padding)
+    maps = torch.randn(3, 5, side, side, generator=seeded(1))
+    found = []
+    for convolve in (layer.forward, super(FourierConv2d, layer).forward):
+        x = maps.clone().requires_grad_()
+        result = convolve(x)
+        weights = torch.randn(result.shape, generator=seeded(2))
+        grads = torch.autograd.grad((result * weights).sum(), [x, *layer.parameters()])
+        found.append([result, *grads])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer(maps).dtype == torch.bfloat16
 
 
 def test_regression_begins_at_the_identity_with_the_layers_of_the_paper():

@@ -10,6 +10,8 @@ Berton, Masone, Paolicelli, Caputo, "Viewpoint invariant dense matching for visu
 ICCV 2021, called "the paper" here, and its public code.
 """
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -54,6 +56,67 @@ def correlation(a: Tensor, b: Tensor) -> Tensor:
     return F.normalize(F.relu(products), dim=1).unflatten(2, (GRID, GRID))
 
 
+class FourierConv2d(nn.Conv2d):
+    """A convolution of square maps that processors do in float32 as a product of spectra.
+
+    The first layer of `Regression` then takes 21 million multiplications for a pair instead of 171
+    million, and 142 million for the filters of a whole batch. The discrete Fourier transforms are
+    matrix products, because the maps are small.
+
+    References
+    ----------
+    Mathieu, Henaff, LeCun, "Fast training of convolutional networks through FFTs", ICLR 2014.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, n, n) -> (B, c, m, m)."""
+        if x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
+        side, kernel, padding = x.shape[2], self.kernel_size[0], int(self.padding[0])
+        # the zeros on both sides of a map are the same zeros of a periodic map
+        period, size = side + padding, side + 2 * padding - kernel + 1
+        # frequencies first; the real parts of x are rows before its imaginary ones
+        xs = torch.cat(_spectrum(x.permute(2, 3, 0, 1), *_waves(period, side, padding)), dim=1)
+        wr, wi = _spectrum(self.weight.permute(2, 3, 1, 0), *_waves(period, kernel))
+        # the spectrum of x times the conjugate of the filters': a matrix product each frequency
+        (rr, ir), (ri, ii) = ((xs @ w).chunk(2, dim=1) for w in (wr, wi))
+        # back: the transposed transforms; a frequency stands for its negative too, but for 0 and
+        # the highest of an even period
+        down, along = _waves(period, size)
+        frequencies = torch.arange(period // 2 + 1)
+        counts = torch.where((2 * frequencies) % period == 0, 1.0, 2.0).repeat(2) / period**2
+        spectra = torch.cat([rr + ii, ir - ri]).view(2 * period, -1)
+        columns = (down.T @ spectra).view(size, len(counts), -1)
+        maps = ((along * counts[:, None]).T @ columns).view(size, size, len(x), -1)
+        maps = maps.permute(2, 3, 0, 1).contiguous()
+        return maps if self.bias is None else maps + self.bias[:, None, None]
+
+
+def _spectrum(maps: Tensor, down: Tensor, along: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps (n, n, A, B) -> the real and imaginary parts (F, A, B) of F frequencies, by `_waves`."""
+    rows = along @ maps.reshape(*maps.shape[:2], -1)
+    real, imaginary = (down @ rows.reshape(down.shape[1], -1)).chunk(2)
+    return real.view(-1, *maps.shape[2:]), imaginary.view(-1, *maps.shape[2:])
+
+
+@cache
+def _waves(period: int, length: int, start: int = 0) -> tuple[Tensor, Tensor]:
+    """Discrete Fourier transforms of the places start, start + 1, ... as float32 matrices.
+
+    Returns
+    -------
+    down : (2 period, 2 length), of complex numbers: all real parts of the frequencies before all
+        imaginary ones, and a real part before an imaginary one for each place.
+    along : (2 (period // 2 + 1), length), of real numbers: the frequencies up to half a period.
+    """
+    frequencies = torch.arange(period, dtype=torch.float64)[:, None]
+    waves = torch.exp(-2j * torch.pi * frequencies * (torch.arange(length) + start) / period)
+    half = waves[: period // 2 + 1]
+    parts = torch.stack([waves, 1j * waves], dim=-1).flatten(1)
+    down, along = (torch.cat([each.real, each.imag]) for each in (parts, half))
+    return down.float(), along.float()
+
+
 class Regression(nn.Module):
     """Predicts the quadrilaterals of two images that show the same part; starts at the identity.
 
@@ -66,7 +129,9 @@ class Regression(nn.Module):
         channels = (GRID * GRID, 128, 128, 64, 64, 64, 64)
         layers: list[nn.Module] = []
         for inputs, outputs, kernel in zip(channels, channels[1:], (7, 5, 5, 5, 5, 5)):
-            convolution = nn.Conv2d(inputs, outputs, kernel, padding=1)
+            # 94 % of the multiplications are in the first two; the others gain nothing
+            kind = FourierConv2d if outputs == 128 else nn.Conv2d
+            convolution = kind(inputs, outputs, kernel, padding=1)
             layers += [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.Flatten())
         self.linear = nn.Linear(channels[-1], 16)
