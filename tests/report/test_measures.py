@@ -177,3 +177,10 @@ def test_a_regression_that_was_not_trained_has_the_error_of_the_identity(dataset
     table = measures.corner_errors(study, ["GeoWarp"], count=4)
     assert len(table) == 3 and table["pairs"].tolist() == [4, 4, 4]
     assert table["mean corner error"].nunique() == 1 and table["mean corner error"][0] > 0.05
+
+
+def test_margins_lower_the_cosine_of_the_true_class():
+    scores = measures.margin_scores(["CosFace", "ArcFace"], range(0, 121, 30))
+    cosines = np.cos(np.radians(scores.index))
+    np.testing.assert_allclose(scores["CosFace"], cosines - 0.4)
+    np.testing.assert_allclose(scores["ArcFace"], np.cos(np.radians(scores.index) + 0.5))

@@ -23,6 +23,7 @@ from vgeo.retrieval.metrics import recall
 from vgeo.study.rows import EFFNET, LITE, RESNET, Evaluation
 from vgeo.training.augment import recoloured
 from vgeo.training.geowarp import mean_corner_error, self_supervised_pairs
+from vgeo.training.losses import MARGINS, psi
 
 if TYPE_CHECKING:
     from vgeo.study.study import Study
@@ -123,6 +124,18 @@ def mean_brightness(photos: Mapping[str, Photos]) -> pd.DataFrame:
     table = pd.DataFrame({"photos": list(means), "mean pixel value": list(means.values())})
     ratios = table["mean pixel value"] / table["mean pixel value"].head(1).sum()
     return table.assign(**{"of the database's": ratios}).round(3)
+
+
+def margin_scores(names: Sequence[str], degrees: Sequence[int]) -> pd.DataFrame:
+    """What a margin makes of the cosine: `losses.psi` at angles in degrees.
+
+    Returns
+    -------
+    A row for each angle and a column for each of `names`, which are names of `losses.MARGINS`.
+    """
+    angles = torch.deg2rad(torch.tensor(degrees, dtype=torch.float64))
+    scores = {name: psi(angles, MARGINS[name]).numpy() for name in names}
+    return pd.DataFrame(scores, index=pd.Index(degrees, name="angle"))
 
 
 def corner_errors(study: "Study", names: Sequence[str], count: int = 96) -> pd.DataFrame:
