@@ -322,9 +322,14 @@ NAMES = {
     "a name with degrees for metres": refused(
         name(f"@{EAST}@{NORTH}@", "@-122.4@37.7@"), "out of range"
     ),
-    "a name in another zone": refused(name("@10@S@", "@11@S@"), "11 north", "keep to one zone"),
+    "a name in another zone": refused(
+        name("@10@S@", "@11@S@"), "in zone 11 north is lat", "correct the one that is wrong"
+    ),
     "a name in the other hemisphere": refused(
-        name("@10@S@", "@10@F@"), "10 south", "keep to one zone"
+        name("@10@S@", "@10@F@"), "not in the latitude band 'F'", "correct the letter"
+    ),
+    "a name with the latitude of the other hemisphere": refused(
+        name("@037.", "@-37."), "but the name says -37."
     ),
     "a name in zone 61": refused(name("@10@S@", "@61@S@"), "zone 61"),
     "a name in band I": refused(name("@10@S@", "@10@I@"), "letter 'I'"),
@@ -374,7 +379,6 @@ LISTS = {
     "a CSV without a column": refused(
         listed("file,lat\na0.jpg,37\n"), "must name the columns file,lat,lon"
     ),
-    "a CSV with semicolons": refused(listed(LINES.replace(",", ";")), "must name the columns"),
     "a CSV with a column twice": refused(
         listed("file,lat,lat,lon\na0.jpg,1,1,2\n"), "lat is there twice"
     ),
@@ -391,8 +395,15 @@ LISTS = {
         listed(LINES + "./a1.jpg,553000,4173551\n"), "line 9", "also on line 3"
     ),
     "a CSV with NaN": refused(listed(LINES.replace("553040", "NaN")), "line 4 (a2.jpg)", "'NaN'"),
-    "a CSV with a decimal comma": refused(
-        listed('file,lat,lon\na0.jpg,"37,7","-122,4"\n'), "line 2 (a0.jpg)", "lat is '37,7'"
+    "a CSV with a comma that may part thousands": refused(
+        listed(LINES.replace(",", ";").replace("553040", "553,040")), "line 4 (a2.jpg)", "thousands"
+    ),
+    "a CSV with a date of two meanings": refused(
+        listed("file,lat,lon,date\na0.jpg,37.7,-122.4,04/05/2017\n"), "line 2", "month 4 or 5"
+    ),
+    "a CSV of answers": refused(
+        listed("file,lat,lon,confidence,best_match\na0.jpg,37.7,-122.4,0.9,a1.jpg\n"),
+        "holds answers of vgeo locate",
     ),
     "a CSV with latitude and longitude swapped": refused(
         listed("file,lat,lon\na0.jpg,-122.4,37.7\n"), "line 2", "swap"
@@ -433,7 +444,11 @@ LISTS = {
     "a CSV of photos a kilometre away": refused(
         listed(LINES.replace(",55", ",56")), "no query in", "nearest"
     ),
-    # Nothing is wrong with this.
+    # Nothing is wrong with these.
+    "a CSV with semicolons": taken(listed(LINES.replace(",", ";"))),
+    "a CSV with decimal commas": taken(
+        listed("sep=;\n" + LINES.replace(",", ";").replace("0;4173551", "0,25;4173551,5"))
+    ),
     "a CSV as Excel writes it": taken(
         listed(b"\xef\xbb\xbf" + LINES.replace("\n", "\r\n").encode())
     ),

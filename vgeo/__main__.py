@@ -86,6 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     locate.add_argument("queries", nargs="+", metavar="query", help="a photo or a folder of photos")
     weights = "a .safetensors of ours or a .pth of CosPlace's, instead of the packaged ResNet18"
     locate.add_argument("--weights", metavar="FILE", help=weights)
+    strict = "refuse photos that can't be used, instead of skipping them"
+    locate.add_argument("--strict", action="store_true", help=strict)
     files = "where locations.csv, locations.geojson and map.html go (default: located)"
     locate.add_argument("--out", metavar="FOLDER", default="located", help=files)
 
@@ -156,7 +158,7 @@ def _convert(options):
 def _locate(options):
     from vgeo.locate.command import locate
 
-    locate(options.photos, options.queries, options.weights, options.out)
+    locate(options.photos, options.queries, options.weights, options.out, strict=options.strict)
 
 
 def _release(options):

@@ -135,6 +135,7 @@ def test_metres_alone_are_answered_in_metres(tmp_path, make_photos, capsys):
     assert (row["utm_east"], row["utm_north"]) == (0, 200) and "lat" not in row
     (point,) = json.loads((tmp_path / "out" / "locations.geojson").read_text())["features"]
     assert point["geometry"] is None and point["properties"]["utm_north"] == 200
+    assert "east 0.00 m, north 200.00 m" in (tmp_path / "out" / "map.html").read_text()
 
 
 def test_answers_are_written_before_they_are_printed(tmp_path, make_street, monkeypatch):

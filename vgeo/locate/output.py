@@ -124,8 +124,7 @@ def write_map(
         percent = None if math.isnan(chance) else 100 * chance
         if percent is not None and 1 <= percent <= 99:  # the page writes "< 1 %" and "> 99 %"
             percent = round(percent)
-        degrees = {"lat": row.get("lat", math.nan), "lon": row.get("lon", math.nan)}
-        place = {"id": f"q{i + 1}", "where": place_in_words(row), "percent": percent} | degrees
+        place = {"id": f"q{i + 1}", "where": place_in_words(row), "percent": percent}
         place |= photo(row["file"]) | dict(zip("xy", points[i].tolist()))
         ends = " ".join(f"{match['x']} {match['y']}" for match in matches)
         places.append(place | {"matches": matches, "ends": ends})

@@ -15,42 +15,12 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from vgeo.device import WHOLE, Share
 from vgeo.errors import VgeoError, result
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 AHEAD = 3  # batches that are decoded before they are asked for
 MOST_PIXELS = 300_000_000  # of one photo: phones take 200 million
 FilePath = str | os.PathLike[str]
 
 pillow_heif.register_heif_opener()
 _opening = threading.Lock()
-
-
-def image_paths(folder: str) -> list[str]:
-    """The image files at any depth below `folder`, sorted, but for names that begin with a dot.
-
-    Raises
-    ------
-    VgeoError : a folder can't be listed, or a link leads back to a folder that it lies in.
-    """
-
-    def stop(error: OSError) -> None:
-        raise unlistable(error)
-
-    paths = []
-    for parent, folders, names in os.walk(folder, onerror=stop, followlinks=True):
-        for link in filter(os.path.islink, (os.path.join(parent, name) for name in folders)):
-            if f"{os.path.realpath(parent)}/".startswith(f"{os.path.realpath(link)}/"):
-                raise VgeoError(f"{link}: leads back to a folder that it lies in: remove the link")
-        images = (name for name in names if name.lower().endswith(SUFFIXES) and name[0] != ".")
-        paths += [os.path.join(parent, name) for name in images]
-    return sorted(paths)
-
-
-def unlistable(error: OSError) -> VgeoError:
-    """The VgeoError for a folder whose files can't be listed."""
-    return VgeoError(
-        f"{error.filename}: can't be listed ({error.strerror}): correct its permissions or "
-        "remove it"
-    )
 
 
 def open_image(path: FilePath, formats: tuple[str, ...] | None = None) -> Image.Image:
