@@ -16,6 +16,8 @@ OUTER = 9.0  # metres: half the width of the streets around the houses at the bo
 CROSSING = 8.0  # metres on both sides of a crossing that stay free of furniture
 SLOT = 6.2  # metres of street for one car
 SIGHT = 85.0  # metres: sprites that are farther away are left out
+# metres off the cameras' streets from which a phone sees no more than every fourth texel of a side
+FAR = 40.0
 NEAR_LAMPS = 14  # lamps that give light to a photo
 LAMP_COLOURS = (1.0, 0.78, 0.45), (1.0, 0.92, 0.78), (0.85, 0.95, 1.0)
 
@@ -153,7 +155,7 @@ class District:
                 ):
                     if real:
                         side = np.array(start), np.array(along), length
-                        for house in _row(self.paints, *side, texels, add):
+                        for house in _row(self.paints, *side, n * SPACING, texels, add):
                             walls += house[0]
                             signs += house[1]
         return walls, signs
@@ -316,11 +318,12 @@ def _visible(groups, here, heading):
     return sprites
 
 
-def _row(paints, start, along, length, texels, add):
+def _row(paints, start, along, length, end, texels, add):
     """Houses wall to wall along one side of a block: the WALL rows and the SIGN rows of each.
 
     The side runs from `start` (2,) in the direction `along` (2,), from left to right as seen from
-    the street.
+    the street. Cameras stand between 0 and `end` metres. Houses that are far from all cameras have
+    half as many texels per metre, from which the same levels are made as a photo sees.
     """
     rng, style = paints.rng, paints.style
     inward = np.array([-along[1], along[0]])
@@ -337,10 +340,13 @@ def _row(paints, start, along, length, texels, add):
         left = start + along * at + inward * back
         right = start + along * (at + width) + inward * back
         opposite = rng.uniform(0, 1)
-        h, w = int(height * texels / 2), int(10 * texels / 2)
-        bare = paint.wall_surface(paints, h, w, texels / 2)
+        middle = start + along * (at + width / 2)
+        far = max(*-middle, *(middle - end)) > FAR
+        scale = texels / 2 if far else texels
+        h, w = int(height * scale / 2), int(10 * scale / 2)
+        bare = paint.wall_surface(paints, h, w, scale / 2)
         side = add(np.dstack([bare, np.zeros((h, w), np.uint8)]))
-        front = add(paint.facade(paints, width, floors, ground, storey, bay, texels))
+        front = add(paint.facade(paints, width, floors, ground, storey, bay, scale))
         walls = [
             (a, b, height, bay, storey, ground, opposite, house, texture)
             for a, b, texture in (
