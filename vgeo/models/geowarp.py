@@ -76,10 +76,10 @@ class FourierConv2d(nn.Conv2d):
         # the zeros on both sides of a map are the same zeros of a periodic map
         period, size = side + padding, side + 2 * padding - kernel + 1
         # frequencies first; the real parts of x are rows before its imaginary ones
-        xs = torch.cat(_spectrum(x.permute(2, 3, 0, 1), *_waves(period, side, padding)), dim=1)
-        wr, wi = _spectrum(self.weight.permute(2, 3, 1, 0), *_waves(period, kernel))
+        xs = torch.cat([*_spectrum(x.permute(2, 3, 0, 1), *_waves(period, side, padding))], dim=1)
+        ws = _spectrum(self.weight.permute(2, 3, 1, 0), *_waves(period, kernel))
         # the spectrum of x times the conjugate of the filters': a matrix product each frequency
-        (rr, ir), (ri, ii) = ((xs @ w).chunk(2, dim=1) for w in (wr, wi))
+        (rr, ir), (ri, ii) = (product.chunk(2, dim=1) for product in xs @ ws)
         # back: the transposed transforms; a frequency stands for its negative too, but for 0 and
         # the highest of an even period
         down, along = _waves(period, size)
@@ -92,11 +92,10 @@ class FourierConv2d(nn.Conv2d):
         return maps if self.bias is None else maps + self.bias[:, None, None]
 
 
-def _spectrum(maps: Tensor, down: Tensor, along: Tensor) -> tuple[Tensor, Tensor]:
-    """Maps (n, n, A, B) -> the real and imaginary parts (F, A, B) of F frequencies, by `_waves`."""
+def _spectrum(maps: Tensor, down: Tensor, along: Tensor) -> Tensor:
+    """Maps (n, n, A, B) -> real and imaginary parts (2, F, A, B) of F frequencies, by `_waves`."""
     rows = along @ maps.reshape(*maps.shape[:2], -1)
-    real, imaginary = (down @ rows.reshape(down.shape[1], -1)).chunk(2)
-    return real.view(-1, *maps.shape[2:]), imaginary.view(-1, *maps.shape[2:])
+    return (down @ rows.reshape(down.shape[1], -1)).view(2, -1, *maps.shape[2:])
 
 
 @cache
