@@ -84,8 +84,13 @@ def _parser() -> argparse.ArgumentParser:
     photos = "photos with positions: a folder (EXIF GPS, @...@ names, or a CSV of file,lat,lon)"
     locate.add_argument("photos", help=f"{photos}, or the CSV")
     locate.add_argument("queries", nargs="+", metavar="query", help="a photo or a folder of photos")
-    weights = "a .safetensors of ours or a .pth of CosPlace's, instead of the packaged ResNet18"
+    weights = "a .safetensors of ours or a checkpoint of CosPlace's (.pth, .pt, .ckpt), instead of "
+    weights += "the packaged ResNet18"
     locate.add_argument("--weights", metavar="FILE", help=weights)
+    model = "a published model instead, such as cosplace-r50-2048 or megaloc, downloaded once"
+    locate.add_argument("--model", metavar="NAME", help=model)
+    yes = "let the model's own code run without being asked"
+    locate.add_argument("--yes", action="store_true", help=yes)
     strict = "refuse photos that can't be used, instead of skipping them"
     locate.add_argument("--strict", action="store_true", help=strict)
     files = "where locations.csv, locations.geojson and map.html go (default: located)"
@@ -158,7 +163,15 @@ def _convert(options):
 def _locate(options):
     from vgeo.locate.command import locate
 
-    locate(options.photos, options.queries, options.weights, options.out, strict=options.strict)
+    locate(
+        options.photos,
+        options.queries,
+        options.weights,
+        options.out,
+        strict=options.strict,
+        model=options.model,
+        yes=options.yes,
+    )
 
 
 def _release(options):

@@ -38,7 +38,8 @@ def test_the_command_prints_a_line_a_photo(tmp_path, make_street, capsys):
     row = r"37\.\d{6}  -122\.\d{6}  within 25 m: (< |> )?\d+ %  00[014]\.jpg$"
     assert len(lines) == 3 and all(re.search(row, line) for line in lines)
     said = [line for line in printed.splitlines() if line.startswith("vgeo: ")]
-    assert "index of 6 photos, 6 newly described" in said[0] and "3 photos located" in said[2]
+    assert "index of 6 photos, resnet18 192 px, 512 numbers a photo, 6 newly" in said[0]
+    assert "3 photos located" in said[2]
     assert "Your photos, used as queries, give" in said[1]
     written = {path.name for path in (tmp_path / "located").iterdir()}
     assert written == {"locations.csv", "locations.geojson", "map.html"}

@@ -8,20 +8,28 @@ from pathlib import Path
 
 from vgeo.errors import VgeoError, say, show
 from vgeo.locate.confidence import percent
-from vgeo.locate.index import RADIUS, open_index
+from vgeo.locate.index import RADIUS, Index, open_describer
 from vgeo.locate.output import locations, place_in_words, write_locations, write_map, write_skipped
 from vgeo.photos.folders import photo_files, refuse, why
 from vgeo.photos.images import problem
+from vgeo.photos.tables import read_photos
 
 
 def locate(
-    photos, queries: Sequence[str], weights=None, out="located", cache=None, strict=False
+    photos,
+    queries: Sequence[str],
+    weights=None,
+    out="located",
+    cache=None,
+    strict=False,
+    model=None,
+    yes=False,
 ) -> None:
     """Writes where photos were taken: locations.csv, locations.geojson, map.html; then prints it.
 
     Parameters
     ----------
-    photos, weights, cache : as for `vgeo.locate.index.open_index`.
+    photos, weights, cache, model, yes : as for `vgeo.locate.index.open_index`.
     queries : photos, or folders of photos.
     out : the folder of the three files. skipped.csv, which lists the photos that can't be used and
         why, is there too where there are such.
@@ -29,21 +37,29 @@ def locate(
 
     Raises
     ------
-    VgeoError : there is no query, or none can be read, or as `open_index` does.
+    VgeoError : there is no query, or none can be read, or as `open_index` does. The model is opened
+        before photos are read: it may ask whether its code may run.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd values in the photos' headers
-        _locate(photos, list(map(os.fspath, queries)), weights, Path(out), cache, strict)
+        describer = open_describer(weights, model, yes)
+        paths_of_queries = list(map(os.fspath, queries))
+        _locate(photos, paths_of_queries, describer, model, Path(out), cache, strict)
 
 
-def _locate(photos, queries: list[str], weights, out: Path, cache, strict: bool) -> None:
+def _locate(photos, queries: list[str], describer, name, out: Path, cache, strict: bool) -> None:
+    model, size = describer
     paths, skipped = _queries(queries, strict)
     count = len(paths) + len(skipped)
 
     start = time.perf_counter()
-    index = open_index(photos, weights, cache, strict)
+    index = Index(read_photos(photos, strict=strict), model, size, cache, strict=strict)
     seconds = time.perf_counter() - start
-    say(f"index of {len(index.photos)} photos, {index.described} newly described: {seconds:.0f} s")
+    say(
+        f"index of {len(index.photos)} photos, {name or index.model.backbone_name} "
+        f"{index.size} px, {index.descriptors.shape[1]} numbers a photo, "
+        f"{index.described} newly described: {seconds:.0f} s"
+    )
     _say_skipped(index.skipped, len(index.photos) + len(index.skipped), "photos", out)
     calibration, explanation = index.calibrate()
     say(explanation)

@@ -1,7 +1,8 @@
 """The index: photos with known positions, which give any other photo a position.
 
 A photo's descriptor proposes the nearest photos of the index. Their local features then put them
-into order, and the position of the first one is the answer.
+into order, and the position of the first one is the answer. A published model has no local
+features of ours: its descriptors give the order too.
 """
 
 import json
@@ -10,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +26,7 @@ from vgeo.locate.store import open_store, photo_key
 from vgeo.models.convert import open_model
 from vgeo.models.geowarp import GRID, local_features
 from vgeo.models.network import GeoModel, normalise
+from vgeo.models.peers import Peer, open_peer
 from vgeo.models.weights import CITY_WEIGHTS, weights_hash
 from vgeo.photos.folders import refuse, why
 from vgeo.photos.images import load_batches, load_image, problem, unreadable_image
@@ -53,7 +56,8 @@ class Answers:
     Attributes
     ----------
     predictions : int64 (Q, K), rows of the index's photos.
-    similarity : float32 (Q, K), similarity of the local features, descending, at most 1.
+    similarity : float32 (Q, K), descending, at most 1: similarity of the local features; for a
+        published model the inner product of the descriptors.
     features : float64 (Q, 3), what the confidence is computed from. The similarity of the first
         match; its lead over the best match more than RADIUS away from it; the share of the first
         SHOWN matches within RADIUS of it.
@@ -103,11 +107,12 @@ class Index:
     Parameters
     ----------
     photos : the photos.
-    model : describes them.
+    model : describes them: a network of ours, or a published one.
     size : pixels, both sides, that images are resized to.
     cache : the folder of descriptions, by default `store.user_cache()`.
-    shortlist : matches an answer, whose local features are compared.
-    reach : cells that a detail may lie elsewhere in the other photo, see `similarity`.
+    shortlist : matches an answer, which the similarity puts into order.
+    reach : cells that a detail may lie elsewhere in the other photo, see `similarity`. A published
+        model has no such details.
     strict : whether a photo that can't be read is refused; it is skipped otherwise.
 
     Attributes
@@ -126,7 +131,7 @@ class Index:
     def __init__(
         self,
         photos: Photos,
-        model: GeoModel,
+        model: GeoModel | Peer,
         size: int,
         cache: str | Path | None = None,
         shortlist: int = SHORTLIST,
@@ -135,10 +140,17 @@ class Index:
     ):
         self.size = size
         self.shortlist, self.reach = shortlist, reach
-        self.model = model.to(device()).to(memory_format=torch.channels_last).eval()
-        self.stages = _stages_for_local_features(self.model, size)
-        recipe = {"weights": weights_hash(self.model), "size": size, "stages": self.stages}
-        name = key(recipe | {"code": code_hash(*DESCRIBING)})
+        self.model = model.to(device()).eval()
+        recipe: dict[str, Any] = {"size": size}
+        if isinstance(self.model, Peer):
+            recipe |= {"model": self.model.identity}
+            code = code_hash(*DESCRIBING, "vgeo.models.peers")
+        else:
+            self.model.to(memory_format=torch.channels_last)
+            self.stages = _stages_for_local_features(self.model, size)
+            recipe |= {"weights": weights_hash(self.model), "stages": self.stages}
+            code = code_hash(*DESCRIBING)
+        name = key(recipe | {"code": code})
         self.store = open_store(f"{name}.sqlite", cache)
         self.described = 0
         unreadable = self.describe(photos.paths, "index", strict)
@@ -213,31 +225,46 @@ class Index:
         missing : the photos' keys.
         """
         new = {k: p for p, k in missing.items() if p not in bad and k not in self.store}
-        names, place = list(new), next(self.model.parameters()).device
+        names = list(new)
         bar = tqdm(total=len(new), desc=label, unit=" images", disable=not new, leave=False)
         with torch.inference_mode(), bar:
             for rows, images in load_batches(new.values(), 32, self.size):
-                batch = normalise(images.to(place)).contiguous(memory_format=torch.channels_last)
-                maps = self.model.features(batch, self.stages)
-                descriptors = self.model.head(self.model.stages[self.stages :](maps))
-                local = local_features(maps).half()
+                descriptors, local = self._outputs(images)
                 keys_of_batch = [names[row] for row in rows]
                 self.store.put(keys_of_batch, descriptors.cpu().numpy(), local.cpu().numpy())
                 bar.update(len(rows))
                 self.described += len(rows)
 
+    def _outputs(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Descriptors, float32 (B, D), and local features, float16, of images, uint8 (B, 3, h, w).
+
+        The local features of a published model are empty, (B, 0).
+        """
+        images = images.to(next(self.model.parameters()).device)
+        if isinstance(self.model, Peer):
+            return self.model(images), torch.empty(len(images), 0, dtype=torch.half)
+        batch = normalise(images).contiguous(memory_format=torch.channels_last)
+        maps = self.model.features(batch, self.stages)
+        descriptors = self.model.head(self.model.stages[self.stages :](maps))
+        return descriptors, local_features(maps).half()
+
+    def _similarity(self, photo: bytes, descriptor: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """How alike a described photo, by its key, is to K rows of the index: float32 (K,)."""
+        if isinstance(self.model, Peer):
+            return self.descriptors[rows] @ descriptor
+        matches = self.store.local([self.keys[row] for row in rows])
+        return similarity(self.store.local([photo])[0], matches, self.reach)
+
     def _answers(self, keys, barred=None) -> Answers:
         """The Answers for described photos. barred: for each the rows that may not answer it."""
         most_barred = max(map(len, barred), default=0) if barred else 0
         k = min(self.shortlist, len(self.photos) - most_barred)
-        rows = search(self.descriptors, self.store.descriptors(keys), k + most_barred)[0]
+        descriptors = self.store.descriptors(keys)
+        rows = search(self.descriptors, descriptors, k + most_barred)[0]
         if barred:
             pairs = zip(rows, barred, strict=True)
             rows = np.stack([near[~np.isin(near, out)][:k] for near, out in pairs])
-        alike = np.empty(rows.shape, np.float32)
-        for i, photo in enumerate(keys):
-            matches = self.store.local([self.keys[row] for row in rows[i]])
-            alike[i] = similarity(self.store.local([photo])[0], matches, self.reach)
+        alike = np.stack(list(map(self._similarity, keys, descriptors, rows)))
         order = np.argsort(-alike, axis=1, kind="stable")
         rows, alike = np.take_along_axis(rows, order, 1), np.take_along_axis(alike, order, 1)
 
@@ -318,27 +345,57 @@ def _unreadable(paths: Iterable[str], test: Callable[[str], VgeoError | None]) -
         return {path: why(error, path) for path, error in errors if error}
 
 
+def open_describer(
+    weights: str | Path | None = None, model: str | None = None, yes: bool = False
+) -> tuple[GeoModel | Peer, int]:
+    """What describes photos, and the side in pixels of the images it takes.
+
+    Parameters
+    ----------
+    weights : a .safetensors of ours or a checkpoint of CosPlace's, by default the packaged
+        ResNet18.
+    model : the name of a published model instead, see `vgeo.models.peers.PEERS`.
+    yes : whether foreign code of a published model may run without a question.
+
+    Raises
+    ------
+    VgeoError : both are given, or as `vgeo.models.convert.open_model` and
+        `vgeo.models.peers.open_peer` do.
+    """
+    if model is None:
+        ours, size = open_model(weights or CITY_WEIGHTS / "resnet18.safetensors")
+        if weights is None:
+            size = json.loads(SHIPPED.read_text())["size"]
+        return ours, size or PUBLISHED_SIZE
+    if weights is not None:
+        raise VgeoError(f"model {model} and weights {weights}: photos need one: give one of them")
+    peer = open_peer(model, yes)
+    return peer, peer.size
+
+
 def open_index(
-    photos, weights: str | Path | None = None, cache: str | Path | None = None, strict: bool = True
+    photos,
+    weights: str | Path | None = None,
+    cache: str | Path | None = None,
+    strict: bool = True,
+    model: str | None = None,
+    yes: bool = False,
 ) -> Index:
     """The Index of photos on disk.
 
     Parameters
     ----------
     photos : a folder or a CSV, see `vgeo.photos.tables.read_photos`.
-    weights : a .safetensors of ours or a .pth of CosPlace's, by default the packaged ResNet18.
+    weights, model, yes : as for `open_describer`, which comes before the photos are read.
     cache : the folder of descriptions, by default the user's cache folder.
     strict : whether a photo that can't be used is refused; it is skipped otherwise.
 
     Raises
     ------
-    VgeoError : as `read_photos`, `vgeo.models.convert.open_model` and `Index` do.
+    VgeoError : as `open_describer`, `read_photos` and `Index` do.
     """
-    table = read_photos(photos, strict=strict)
-    model, size = open_model(weights or CITY_WEIGHTS / "resnet18.safetensors")
-    if weights is None:
-        size = json.loads(SHIPPED.read_text())["size"]
-    return Index(table, model, size or PUBLISHED_SIZE, cache, strict=strict)
+    describer = open_describer(weights, model, yes)
+    return Index(read_photos(photos, strict=strict), *describer, cache, strict=strict)
 
 
 def similarity(query: np.ndarray, matches: np.ndarray, reach: int = REACH) -> np.ndarray:
