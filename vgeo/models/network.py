@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 import torchvision.models as zoo
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from vgeo.errors import VgeoError
 from vgeo.models import lite0
@@ -292,9 +292,17 @@ def folded(model: Network) -> Network:
             blocks.append(part)
     for block in blocks:
         children = list(block.named_children())
-        for (name, layer), (after, norm) in zip(children, children[1:]):
+        for (_, layer), (after, norm) in zip(children, children[1:]):
             if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(block, name, fuse_conv_bn_eval(layer, norm))
+                layer.weight, layer.bias = fuse_conv_bn_weights(
+                    layer.weight,
+                    layer.bias,
+                    norm.running_mean,  # type: ignore[arg-type]
+                    norm.running_var,  # type: ignore[arg-type]
+                    norm.eps,
+                    norm.weight,
+                    norm.bias,
+                )
                 # timm's BatchNormAct2d has the activation in it
                 setattr(block, after, getattr(norm, "act", nn.Identity().eval()))
     return copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
