@@ -10,7 +10,6 @@ are the city's: where runs/cache does not hold them they are made first, which t
 more.
 """
 
-import copy
 import os
 import shutil
 import subprocess
@@ -30,7 +29,6 @@ import torch
 from bare import RESULTS, city_model, recipe_of, seconds, training_step
 from PIL import Image
 from pytest import MonkeyPatch
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.flop_counter import FlopCounterMode
 
 from vgeo.city import district
@@ -38,7 +36,7 @@ from vgeo.city import write as rendered
 from vgeo.city.plan import Plan
 from vgeo.device import autocast, device, precision
 from vgeo.models.geowarp import local_features, symmetric, warp
-from vgeo.models.network import IMAGENET_MEAN, IMAGENET_STD, normalise
+from vgeo.models.network import IMAGENET_MEAN, IMAGENET_STD, folded, normalise
 from vgeo.models.weights import CITY_WEIGHTS
 from vgeo.photos.images import load_batches
 from vgeo.report.figures import RIGHT, WRONG, style
@@ -385,7 +383,7 @@ def reranking():
     read from files and encoded before the warp and after.
     """
     trained, result, warping_model = warping()
-    data, k, chunk = result.dataset, 5, 160
+    data, k = result.dataset, 5
     chosen = some(list(range(len(data.queries))), 40)
     predictions, queries = result.predictions[chosen], some(data.queries.paths, 40)
     database, pairs = data.database.paths, first_pairs(predictions, k)
@@ -410,7 +408,7 @@ def reranking():
 
     def ours(numbers):
         places = (warping_model.local, regression, queries, database, pairs, SIZE)
-        return pair_scores(*places, precision=numbers, chunk=chunk).reshape(-1, k)
+        return pair_scores(*places, precision=numbers).reshape(-1, k)
 
     orders = {"plain": rerank(predictions, plain(), k)[1]} | {
         numbers: rerank(predictions, ours(numbers), k)[1] for numbers in ("float32", "bf16")
@@ -420,8 +418,7 @@ def reranking():
         name: first_hit(np.take_along_axis(predictions[:, :k], order, 1), positives) == 0
         for name, order in orders.items()
     }
-    chunks = [pairs[start : start + chunk] for start in range(0, len(pairs), chunk)]
-    once = sum(len(np.unique(part[:, side])) for part in chunks for side in (0, 1))
+    once = sum(len(np.unique(pairs[:, side])) for side in (0, 1))
     encoded = 2 + once / len(pairs)
     operations = flops(lambda: ours("float32")) / flops(plain)
     for numbers in dict.fromkeys((precision(), "float32")):
@@ -756,26 +753,8 @@ def growth():
     yield from slopes
 
 
-def folded(model):
-    """A copy of the model whose BatchNorms are folded into the convolutions before them."""
-    model = copy.deepcopy(model)
-    for block in list(model.backbone.modules()):
-        names = list(block._modules)
-        # in both backbones children stand in the order in which they run
-        for name, after in zip(names, names[1:]):
-            layer, norm = block._modules[name], block._modules[after]
-            if isinstance(layer, torch.nn.Conv2d) and isinstance(norm, torch.nn.BatchNorm2d):
-                block._modules[name], block._modules[after] = (
-                    fuse_conv_bn_eval(layer, norm),
-                    torch.nn.Identity(),
-                )
-    return model.to(memory_format=torch.channels_last)
-
-
 def gains():
-    """Ideas that were measured and not built, into gains.csv; `training` and `reranking` write
-    there what was built.
-    """
+    """Ideas that were measured, into gains.csv; `training` and `reranking` write there too."""
     images = torch.randn(BATCH, 3, SIZE, SIZE, device=device()).contiguous(
         memory_format=torch.channels_last
     )
@@ -790,7 +769,7 @@ def gains():
             with torch.inference_mode(), autocast(device(), numbers):
                 measured = turns(lambda: fold(images), lambda: model(images), 15)[2]
             gain(
-                f"BatchNorm folded into convolutions, {backbone}, {numbers} (not built)",
+                f"BatchNorm folded into convolutions, {backbone}, {numbers}",
                 1 / (1 - share),
                 measured,
                 "its share of a float32 pass",
