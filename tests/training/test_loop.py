@@ -330,31 +330,6 @@ def test_early_layers_stay_and_late_ones_learn(streets, tmp_path, setting):
     assert own["norm.running_mean"].abs().max() > 0  # a technique's statistics move
 
 
-class Slide(torch.nn.Module):
-    """A technique whose gradient is always 1, so that every step of Adam is as long as its rate."""
-
-    def __init__(self):
-        super().__init__()
-        self.place = torch.nn.Parameter(torch.zeros(1))
-
-    def loss(self, model, source, target, iteration):
-        return self.place.sum(), {}
-
-
-@SETTINGS
-def test_rates_fall_along_a_cosine_if_they_anneal(streets, tmp_path, setting):
-    """The length of a stopped and resumed training's path, in closed form."""
-    one, factors = recipe(iterations=2, anneals=setting), np.ones(4)
-    if setting:
-        factors = (1 + np.cos(np.pi * np.arange(4) / 4)) / 2
-    for stop in (3, None):
-        scores = iter([0, 1] if stop else [2])
-        options = {"stop": stop, "extra": Slide(), "extra_rate": 0.25}
-        train(one, streets, tmp_path, lambda model, s=scores: next(s), **options)
-    [place] = load_file(tmp_path / "extra.safetensors")["place"].tolist()
-    assert place == pytest.approx(-0.25 * factors.sum(), rel=1e-5)
-
-
 def test_batchnorm_shared_by_gpus_keeps_the_model():
     """What GPUs train instead has the names, parameters, modes and values of the model."""
     torch.manual_seed(0)

@@ -45,7 +45,6 @@ class Recipe:
     precision : "bf16" or "float32", of the convolutions.
     class_means : whether the classes begin at their photos' mean descriptors, at random otherwise.
     keeps_statistics : whether BatchNorm keeps the start's statistics in the trained stages too.
-    anneals : whether all rates fall to 0 along a cosine over the training, constant otherwise.
     """
 
     backbone: str
@@ -61,7 +60,6 @@ class Recipe:
     precision: str
     class_means: bool = False
     keeps_statistics: bool = False
-    anneals: bool = False
 
     def as_dict(self) -> dict:
         """The fields as JSON values."""
@@ -80,16 +78,6 @@ class Pace:
 
 
 PACE = Pace()
-
-
-def constant(iteration: int) -> float:
-    """The factor of a rate that stays as it is."""
-    return 1.0
-
-
-def _cosine(iterations: int) -> Callable[[int], float]:
-    """The factor of a rate that falls from 1 to 0 along a cosine over so many iterations."""
-    return lambda iteration: (1 + math.cos(math.pi * iteration / iterations)) / 2
 
 
 def _adam(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:
@@ -127,7 +115,7 @@ class Task:
     precision: str
     advice: str
     seed: int = 0
-    rate: Callable[[int], float] = constant
+    rate: Callable[[int], float] = lambda iteration: 1.0
     evaluate: Callable[[int, dict], dict] | None = None
     images: int = 0
 
@@ -346,7 +334,6 @@ def train_extractor(
         precision=recipe.precision,
         advice=f"lower lr_model ({recipe.lr_model:g})",
         seed=recipe.seed,
-        rate=_cosine(iterations) if recipe.anneals else constant,
         evaluate=evaluate,
         images=len(rows[0]),
     )
@@ -409,7 +396,7 @@ def train_beside(
         epoch=iterations,
         precision=precision,
         advice=f"lower the technique's learning rate ({rate:g})",
-        rate=_cosine(iterations),
+        rate=lambda iteration: (1 + math.cos(math.pi * iteration / iterations)) / 2,
     )
     checkpoint = folder / "checkpoint.pt"
     log, _ = run(task, checkpoint, label, pace)
