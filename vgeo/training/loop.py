@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from vgeo.device import autocast, device, is_first, iteration_seed, share
 from vgeo.errors import VgeoError
-from vgeo.models.network import DIM, GeoModel, build, freeze
+from vgeo.models.network import DIM, GeoModel, build, folded, freeze
 from vgeo.models.weights import load_weights, save_weights
 from vgeo.photos.places import Classes
 from vgeo.training.batches import batches
@@ -381,15 +381,16 @@ def train_beside(
     """Trains a technique's layers by their own loss beside an extractor that stays as it is.
 
     Leaves `extra.safetensors`, of the last iteration, and `log.csv`. Adam's rate falls from `rate`
-    to 0 along a cosine. The extractor is put into evaluation mode and gets no gradient.
+    to 0 along a cosine. The extractor stays as it is: its copy in evaluation mode is used, with its
+    BatchNorms folded, which gets no gradient.
 
     Raises
     ------
     VgeoError : the loss is no longer finite.
     """
-    model.to(device()).eval().requires_grad_(False)
+    frozen = folded(model.to(device())).requires_grad_(False)
     task = Task(
-        _Beside(extra, model).to(device()),
+        _Beside(extra, frozen).to(device()),
         [_adam(extra.parameters(), rate)],
         lambda first: repeat(()),
         iterations,
