@@ -9,7 +9,6 @@ seed: each image has its own random generator, so the number of processes change
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -21,8 +20,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm.auto import tqdm
 
+from vgeo.bars import bar
 from vgeo.city.cameras import Camera, again, car_camera, panoramas, phone_camera
 from vgeo.city.district import District
 from vgeo.city.light import ALL_WEATHERS, LIGHTS, daylight
@@ -208,8 +207,6 @@ def write_pretraining(plan: Plan, root, districts: int, progress=True, processes
 def run_jobs(jobs: list[tuple], what: str, progress: bool, processes: int | None = None) -> None:
     """Calls job[0](*job[1:]) for each job in spawned processes.
 
-    A progress bar is shown in a terminal and in a notebook. A log file gets none.
-
     Parameters
     ----------
     jobs : functions, each of which returns how many images it has made, and their arguments.
@@ -221,12 +218,10 @@ def run_jobs(jobs: list[tuple], what: str, progress: bool, processes: int | None
     ------
     VgeoError : a process died.
     """
-    in_notebook = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
-    progress = progress and (in_notebook or sys.stderr.isatty())
-    with tqdm(desc=what, unit=" images", disable=not progress) as bar:
+    with bar(what if progress else None, None, "images", leave=True) as counter:
         if processes == 1:
             for make, *arguments in jobs:
-                bar.update(make(*arguments))
+                counter.update(make(*arguments))
             return
         # spawned, not forked: this process may hold torch's threads
         context = multiprocessing.get_context("spawn")
@@ -237,7 +232,7 @@ def run_jobs(jobs: list[tuple], what: str, progress: bool, processes: int | None
             signal.signal(signal.SIGINT, before)
             try:
                 for task in pending:
-                    bar.update(result(task, what))
+                    counter.update(result(task, what))
             except BrokenProcessPool:
                 raise VgeoError(
                     f"{what}: a process died, as when memory runs out: "

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
-from tqdm.auto import tqdm
 
+from vgeo.bars import bar
 from vgeo.device import device
 from vgeo.errors import VgeoError
 from vgeo.files import code_hash, key
@@ -226,13 +226,12 @@ class Index:
         """
         new = {k: p for p, k in missing.items() if p not in bad and k not in self.store}
         names = list(new)
-        bar = tqdm(total=len(new), desc=label, unit=" images", disable=not new, leave=False)
-        with torch.inference_mode(), bar:
+        with torch.inference_mode(), bar(label if new else None, len(new), "images") as counter:
             for rows, images in load_batches(new.values(), 32, self.size):
                 descriptors, local = self._outputs(images)
                 keys_of_batch = [names[row] for row in rows]
                 self.store.put(keys_of_batch, descriptors.cpu().numpy(), local.cpu().numpy())
-                bar.update(len(rows))
+                counter.update(len(rows))
                 self.described += len(rows)
 
     def _outputs(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

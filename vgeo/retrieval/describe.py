@@ -10,8 +10,8 @@ from os import PathLike
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
+from vgeo.bars import bar
 from vgeo.device import WHOLE, Share, gathered, share
 from vgeo.models.network import GeoModel, folded, normalise
 from vgeo.photos.images import load_batches
@@ -136,10 +136,8 @@ def _outputs(
     batch_size = batch_size or _fastest_batch(side, device)
     batches = load_batches(paths, batch_size, side, scale=scale, share=process)
     total = len(paths)
-    with tqdm(
-        total=total, desc=progress, unit=" images", disable=progress is None, leave=False
-    ) as bar:
+    with bar(progress, total, "images") as counter:
         for rows, images in batches:
             images = normalise(darken(images.to(device), brightness))
             yield rows, function(images.contiguous(memory_format=torch.channels_last))
-            bar.update(len(rows))
+            counter.update(len(rows))

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
+from vgeo.bars import bar
 from vgeo.device import autocast, gathered, share
 from vgeo.errors import VgeoError
 from vgeo.models.geowarp import symmetric, warp
@@ -72,18 +72,15 @@ def pair_scores(
             batch[bright] = darken(batch[bright], brightness)
             yield batch
 
-    def bar(total: int, words: str | None, unit: str) -> tqdm:
-        return tqdm(total=total, desc=words, unit=unit, disable=words is None, leave=False)
-
     used = np.unique(np.concatenate([np.empty((0, 2), int), *chunks]))
     encoded, mine = [], []
     with autocast(device, precision):
-        with bar(len(used), progress and f"{progress}, encoding", " images") as counter:
+        with bar(progress and f"{progress}, encoding", len(used), "images") as counter:
             for batch in load(used):
                 encoded.append(local(normalise(batch)).half().cpu().numpy())
                 counter.update(len(batch))
         features = np.concatenate(encoded) if encoded else np.empty(0)
-        with bar(sum(map(len, chunks)), progress, " pairs") as counter:
+        with bar(progress, sum(map(len, chunks)), "pairs") as counter:
             for start, part in zip(starts, chunks):
                 near, rows = np.unique(part, return_inverse=True)
                 images = torch.cat(list(load(near))) if warped else None

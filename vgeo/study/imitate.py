@@ -14,8 +14,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
+from vgeo.bars import bar
 from vgeo.device import autocast, device, numpy_stream, precision, torch_stream
 from vgeo.models.network import BACKBONES, GeoModel, build, normalise
 from vgeo.models.whitening import whitening
@@ -61,13 +61,13 @@ def write_lessons(
         for t in teachers
     ]
     loaded = load_batches(np.array(paths)[rows], BATCH, VIEW)
-    for number, (places, images) in enumerate(
-        tqdm(loaded, "lessons", math.ceil(count / BATCH), unit=" batches")
-    ):
-        made = varied(images, VIEW, torch_stream(seed, number))
-        views[places] = made.numpy()
-        for teacher, stored in zip(teachers, seen, strict=True):
-            stored[places] = _features(teacher, made).half().numpy()
+    with bar("lessons", count, "views") as counter:
+        for number, (places, images) in enumerate(loaded):
+            made = varied(images, VIEW, torch_stream(seed, number))
+            views[places] = made.numpy()
+            for teacher, stored in zip(teachers, seen, strict=True):
+                stored[places] = _features(teacher, made).half().numpy()
+            counter.update(len(places))
     views.flush()
     targets = [_whitened(torch.from_numpy(each)) for each in seen]
     np.save(folder / "targets.npy", torch.stack(targets, 1).half().numpy())

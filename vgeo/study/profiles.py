@@ -150,9 +150,7 @@ CITY_GRL = ReversalSettings(weight=0.3, learning_rate=1e-3)
 # time to settle. In the city's 150 they do not, so smoke and city begin with a whitened head and
 # with class means, which move slowly, and keep the start's statistics. The figures that decided it
 # are in docs/original.md, "Why `city` begins otherwise".
-CITY_TRAINING = Training(
-    lr_model=1e-4, lr_classifier=1e-3, class_means=True, keeps_statistics=True
-)
+CITY_TRAINING = Training(lr_model=1e-4, lr_classifier=1e-3, class_means=True, keeps_statistics=True)
 
 PROFILES = {
     # Minutes. Notebooks opened in JupyterLab and the tests use it. Its recalls mean nothing.

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
 
 from vgeo import files
+from vgeo.bars import bar
 from vgeo.device import device, numpy_stream, precision, share
 from vgeo.errors import VgeoError
 from vgeo.models.geowarp import Regression, local_features
-from vgeo.models.network import GeoModel, build, trunk_hash
+from vgeo.models.network import GeoModel, build, folded, trunk_hash
 from vgeo.models.soups import average, greedy
 from vgeo.models.weights import CITY_WEIGHTS, load_state, read_weights, save_weights
 from vgeo.models.whitening import SHRINKAGE, Pooled, describe_pooled, whiten_head
@@ -237,7 +237,8 @@ class Trainings:
     def load_warp(self, model: TrainedModel) -> WarpModel:
         """The local features and the warping regression of a training with GeoWarp."""
         path = regression_of(model)
-        extractor, stages = load(model.weights, model.backbone), self.profile.geowarp.stages
+        extractor = folded(load(model.weights, model.backbone))
+        stages = self.profile.geowarp.stages
         state = read_weights(path)
         state = {name.removeprefix("regression."): tensor for name, tensor in state.items()}
         regression = load_state(Regression(), state, path).to(device()).eval()
@@ -441,14 +442,17 @@ class Trainings:
         label += f", seed {recipe.seed}" if recipe.seed else ""
 
         def make(folder: Path) -> None:
-            model, paths, maps = load(start.weights, start.backbone), np.array(photos.paths), None
+            model = folded(load(start.weights, start.backbone))
+            paths, maps = np.array(photos.paths), None
             arguments = (rows, recipe.image_size, recipe.seed)
             views = live_views(model, paths, *arguments, precision=recipe.precision)
-            for i, trunk in enumerate(tqdm(views, label, len(rows), unit=" batches")):
-                if maps is None:
-                    shape = (len(rows), *trunk.shape)
-                    maps = np.lib.format.open_memmap(folder / "trunk.npy", "w+", np.float16, shape)
-                maps[i] = trunk.half().cpu().numpy()
+            with bar(label, len(rows), "batches") as counter:
+                for i, trunk in enumerate(views):
+                    if maps is None:
+                        shape, path = (len(rows), *trunk.shape), folder / "trunk.npy"
+                        maps = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+                    maps[i] = trunk.half().cpu().numpy()
+                    counter.update()
             if maps is not None:
                 maps.flush()
 

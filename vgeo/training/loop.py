@@ -19,8 +19,8 @@ from accelerate import Accelerator
 from accelerate.utils import reduce
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-from tqdm.auto import tqdm
 
+from vgeo.bars import bar
 from vgeo.device import autocast, device, is_first, iteration_seed, share
 from vgeo.errors import VgeoError
 from vgeo.models.network import DIM, GeoModel, build, folded, freeze
@@ -152,10 +152,8 @@ def run(task: Task, checkpoint: Path, label: str, pace: Pace = PACE) -> tuple[li
     step, seed = _connected(task.step), task.seed + 1_000 * share().index
     schedules = [LambdaLR(optimizer, task.rate, first - 1) for optimizer in task.optimizers]
     numbers, clock, saved = [], time.perf_counter(), time.perf_counter()
-    progress = tqdm(
-        total=task.iterations, initial=first, desc=label, unit=" iterations", disable=not is_first()
-    )
-    with progress as bar:
+    words = label if is_first() else None
+    with bar(words, task.iterations, "iterations", first, leave=True) as counter:
         numbered = zip(range(first, task.iterations), task.batches(first), strict=False)
         for iteration, batch in numbered:
             # each iteration has random numbers of its own: a resumed run needs no generator's state
@@ -185,12 +183,12 @@ def run(task: Task, checkpoint: Path, label: str, pace: Pace = PACE) -> tuple[li
                     _share_buffers(task.step)
                     score = task.evaluate(done, kept)
                 row |= score
-                bar.set_postfix(loss=f"{row['loss']:.2f}", **score)
+                counter.set_postfix(loss=f"{row['loss']:.2f}", **score)
                 if ended or time.perf_counter() - saved > pace.checkpoint_seconds:
                     stored.save(iteration=done, log=log, kept=kept)
                     saved = time.perf_counter()
                 numbers, clock = [], time.perf_counter()
-            bar.update()
+            counter.update()
     return log, kept
 
 
