@@ -1,11 +1,14 @@
 """Progress bars of long work."""
 
 import sys
+from typing import NoReturn
 
 from tqdm.auto import tqdm
 
 
-def bar(label: str | None, total: int | None, unit: str, first: int = 0, leave: bool = False):
+def bar(
+    label: str | None, total: int | None, unit: str, first: int = 0, leave: bool = False
+) -> "tqdm[NoReturn]":
     """A progress bar in a terminal and in a notebook. A log file gets none.
 
     Parameters
