@@ -233,9 +233,7 @@ def test_normalise():
 
 
 def test_an_unknown_backbone():
-    message = (
-        "^unknown backbone 'vgg16': use one of resnet18, efficientnet_v2_s, efficientnet_lite0$"
-    )
+    message = f"^unknown backbone 'vgg16': use one of {', '.join(BACKBONES)}$"
     with pytest.raises(VgeoError, match=message):
         build("vgg16")
 
