@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -44,9 +45,11 @@ def whitening(features: Tensor, dim: int, shrinkage: float = SHRINKAGE) -> tuple
             f"{count} photos of {channels} features can't be whitened to {dim} numbers: give at "
             "least 2 photos, and ask for no more numbers than features"
         )
-    features = features.double()
+    features = features.cpu().double()
     mean = features.mean(0)
-    variance, axes = torch.linalg.eigh(torch.cov(features.T))  # in ascending order
+    # torch.linalg.eigh fails on some processors where there are far fewer features than axes
+    found = np.linalg.eigh(torch.cov(features.T).numpy())
+    variance, axes = map(torch.from_numpy, found)  # in ascending order
     variance, axes = variance[-dim:].flip(0).clamp(min=0), axes[:, -dim:].flip(1).T
     # an axis has two directions: its largest number is made positive
     axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
