@@ -213,6 +213,12 @@ def main(asked):
         known = pd.read_csv(TARGET) if TARGET.exists() else table.iloc[:0]
         table = pd.concat([known[~known["step"].isin(table["step"])], table])
         table.to_csv(TARGET, index=False)
+    for policy, process in workers.items():
+        process.stdin.close()
+        if process.wait():
+            sys.exit(f"the process of policy {policy!r} failed, for the reason above")
+    if not spells:
+        sys.exit(f"no step begins with {' or '.join(asked)}: use names of STEPS")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What each of GeoWarp's losses adds: regressions with fewer of them beside the whole one.
 
-    python benchmarks/geowarp_losses.py [PROFILE, default smoke]
+    python benchmarks/geowarp_losses.py [PROFILE, default city]
 
 The regressions of `rows.ABLATIONS` are trained as the study trains the one of its tables, which is
 found in the cache of ./run_all.sh where that has run. Corner errors are measured on self-supervised
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+from scipy.stats import norm
 
 from vgeo.report import measures
 from vgeo.study.rows import Evaluation
@@ -19,24 +20,25 @@ from vgeo.study.study import Study
 
 OUT = Path(__file__).parent / "results" / "geowarp_losses.csv"
 LOSSES = {
-    "GeoWarp, self-supervised": "self-supervised pairs",
-    "GeoWarp, no consistency": "and feature-wise",
-    "GeoWarp": "and consistency (all)",
+    "GeoWarp, self-supervised": "self-supervised loss",
+    "GeoWarp, no consistency": "self-supervised and feature-wise losses",
+    "GeoWarp": "self-supervised, feature-wise and consistency losses",
 }
 
 
-def main(profile="smoke"):
+def main(profile="city"):
     study = Study(profile)
     errors = measures.corner_errors(study, list(LOSSES))
-    mean, half = errors["mean corner error"], 1.96 * errors["standard error"]
+    mean = errors["mean corner error"]
+    low, high = norm.interval(0.95, mean, errors["standard error"])
     errors = pd.DataFrame(
         {
             "condition": errors["quadrilaterals"].replace(LOSSES),
             "dataset": "sf-xs val, colours " + errors["colours"],
             "metric": "corner error, half image sides",
             "value": mean,
-            "ci_low": mean - half,
-            "ci_high": mean + half,
+            "ci_low": low,
+            "ci_high": high,
             "number": errors["pairs"],
         }
     )

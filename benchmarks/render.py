@@ -53,7 +53,7 @@ def first_photo():
 
 @contextmanager
 def timed(module, name, spent):
-    """Adds what the calls of a function take to spent[name]."""
+    """Adds the processor's seconds that the calls of a function take to spent[name]."""
     function = getattr(module, name)
 
     def call(*arguments):
@@ -68,7 +68,10 @@ def timed(module, name, spent):
 
 
 def milliseconds(folder, plan, photos, part, *more):
-    """A photo's ms, and those of its rays, its developing and its JPEG; the district is there."""
+    """A district's number of photos, a photo's ms, and those of its rays, developing and JPEG.
+
+    The district is made before.
+    """
     write._district(plan, part, 0)
     rounds = []
     for _ in range(ROUNDS):
@@ -81,7 +84,7 @@ def milliseconds(folder, plan, photos, part, *more):
             count = write.write_part(photos, folder, plan, part, 0, *more)
         rounds.append([1000 * (time.process_time() - began) / count])
         rounds[-1] += [1000 * spent[name] / count for name in ("render", "develop", "imencode")]
-    return np.median(rounds, axis=0)
+    return count, *np.median(rounds, axis=0)
 
 
 def main():
@@ -99,26 +102,33 @@ def main():
     add("importing, a process", 1, 1000 * imported)
     add("compiling, a process of a fresh clone", 1, 1000 * compiled)
     cities = plan.val_districts, plan.test_districts, plan.tokyo_districts
-    crops = 40 * 360 // plan.heading_step * sum(cities)
     places, lit = plan.tokyo_places, tuple(LIGHTS)
-    kinds = (
-        ("training", 48 * plan.images_per_class * plan.train_districts, write.training_photos),
-        ("database", crops, write.database_photos),
-        ("queries by day", plan.val_queries + plan.test_queries, write.query_photos),
-        ("queries in three lights", len(lit) * places, write.query_photos),
+    targets = min(2, plan.night_target)  # districts, as in `write_city`
+    kinds = (  # name, how many districts or times, photos, their arguments
+        ("training", plan.train_districts, write.training_photos, ("train",)),
+        ("database", sum(cities), write.database_photos, ("test",)),
+        (
+            "queries by day, sf-xs val",
+            1,
+            write.query_photos,
+            ("val", plan.val_queries, 1, ("day",)),
+        ),
+        ("queries by day, sf-xs", 1, write.query_photos, ("test", plan.test_queries, 1, ("day",))),
+        ("queries of tokyo-xs, in its lights", 1, write.query_photos, ("tokyo", places, 1, lit)),
+        ("night target", targets, write.query_photos, ("target", plan.night_target, 2, ("night",))),
     )
-    more = ("train",), ("test",), ("val", 100, 1, ("day",)), ("tokyo", places, 1, lit)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         write.write_part(write.query_photos, folder, plan, "target", 0, 1, 1, ("night",))
-        for (what, count, photos), arguments in zip(kinds, more, strict=True):
-            add(what, count, *milliseconds(folder, plan, photos, *arguments))
+        for what, times, photos, arguments in kinds:
+            count, *each = milliseconds(folder, plan, photos, *arguments)
+            add(what, count * times, *each)
     built = []
     for number in range(2 * ROUNDS):
         began = time.process_time()
         write._district.__wrapped__(plan, "train", number)
         built.append(1000 * (time.process_time() - began))
-    total = plan.train_districts + sum(cities) + min(2, plan.night_target)
+    total = plan.train_districts + sum(cities) + targets
     add("building a district", total, float(np.median(built)))
     photos = sum(row["count in the plan"] for row in rows[2:-1])
     spent = sum(row["count in the plan"] * row["ms of a core"] for row in rows[2:])

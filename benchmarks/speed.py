@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -28,7 +28,7 @@ import pandas as pd
 import torch
 from bare import RESULTS, city_model, recipe_of, seconds, training_step
 from PIL import Image
-from pytest import MonkeyPatch
+from render import timed
 from torch.utils.flop_counter import FlopCounterMode
 
 from vgeo.city import district
@@ -575,35 +575,26 @@ def rendering():
     photos, JPEG files.
     """
     plan, found, spent = Plan(size=128, seed=97), [], {}
-
-    def timed(name, work):
-        def call(*arguments):
-            began = time.process_time()
-            try:
-                return work(*arguments)
-            finally:
-                spent[name] = spent.get(name, 0) + time.process_time() - began
-
-        return call
-
     parts = {
         (rendered, "_district"): "the district and its textures",
         (district, "render"): "rays",
         (district, "develop"): "exposure, noise",
         (cv2, "imencode"): "JPEG",
     }
-    with tempfile.TemporaryDirectory() as folder, MonkeyPatch.context() as patch:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as clocks:
         job = (rendered.database_photos, Path(folder))
         # compiles, or reads what was compiled
         rendered.write_part(*job, replace(plan, heading_step=360), "val", 1)
-        for (module, name), words in parts.items():
-            patch.setattr(module, name, timed(words, getattr(module, name)))
+        for module, name in parts:
+            clocks.enter_context(timed(module, name, spent))
         for number in range(3):
             began = time.process_time()
             count = rendered.write_part(*job, plan, "val", number)
             found.append(1000 * (time.process_time() - began) / count)
     each = float(np.median(found))
-    words = ", ".join(f"{name} {1000 * value / (3 * count):.1f}" for name, value in spent.items())
+    words = ", ".join(
+        f"{words} {1000 * spent[name] / (3 * count):.1f}" for (_, name), words in parts.items()
+    )
     yield row(
         "rendering a 128-pixel photo, one core",
         each,

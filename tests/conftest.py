@@ -25,7 +25,13 @@ NORTH = 4_173_551.0  # metres: the streets of the tests lead east from (east, NO
 
 
 def pytest_collection_modifyitems(items):
-    """Puts the cells of notebooks, which pytest-randomly shuffles, in order and after the tests."""
+    """Puts the cells of notebooks, which pytest-randomly shuffles, in order and after the tests.
+
+    nbval waits for a cell's last message for 5 seconds, which a busy machine may need.
+    """
+    for item in items:
+        if hasattr(item, "output_timeout"):
+            item.output_timeout = 60
     items.sort(key=lambda x: (str(x.path), x.cell_num) if hasattr(x, "cell_num") else ("", 0))
 
 

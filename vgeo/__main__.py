@@ -149,9 +149,9 @@ def _data(options):
 
 
 def _pretrain(options):
-    from vgeo.study.pretrain import BACKBONES, pretrain
+    from vgeo.study.pretrain import MADE, pretrain
 
-    pretrain(tuple(options.backbones) or BACKBONES, options.out, options.real)
+    pretrain(tuple(options.backbones) or MADE, options.out, options.real)
 
 
 def _convert(options):

@@ -21,6 +21,15 @@ def bar(
     """
     in_notebook = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
     hidden = label is None or not (in_notebook or sys.stderr.isatty())
+    # A notebook's client that reads a cell's messages at its end, such as nbval, loses some of
+    # them, the last one too, where a cell of minutes sends ten a second.
+    seconds = 1.0 if in_notebook else 0.1
     return tqdm(
-        desc=label, total=total, unit=f" {unit}", initial=first, leave=leave, disable=hidden
+        desc=label,
+        total=total,
+        unit=f" {unit}",
+        initial=first,
+        mininterval=seconds,
+        leave=leave,
+        disable=hidden,
     )

@@ -23,11 +23,15 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
-def show(line: object) -> None:
-    """Prints one line. Characters that the terminal can't show are escaped as in a string."""
+def shown(text: object) -> str:
+    """The text with the characters that the terminal can't show escaped as in a string."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    shown = printable(line).encode(encoding, "backslashreplace").decode(encoding)
-    print(shown, flush=True)
+    return str(text).encode(encoding, "backslashreplace").decode(encoding)
+
+
+def show(line: object) -> None:
+    """Prints one line that any terminal can show."""
+    print(shown(printable(line)), flush=True)
 
 
 def say(line: object) -> None:

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from vgeo.city.cameras import Camera
-from vgeo.city.district import District, _visible
+from vgeo.city.district import FAR, District, _visible
 from vgeo.city.kernel import SPRITE
 from vgeo.city.light import LIGHTS
 from vgeo.city.paint import TOKYO
+from vgeo.city.plan import SPACING
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +121,18 @@ def test_houses_stand_wall_to_wall_along_every_street(place, request):
     assert (fronts["height"] >= 3.3 + style.floors[0] * 2.7).all()
     sides = district.scene.walls[np.arange(len(district.scene.walls)) % 3 > 0]
     assert (np.repeat(fronts["house"], 2) == sides["house"]).all()
+
+
+def test_houses_far_from_all_cameras_have_half_the_texels_of_a_metre(district):
+    fronts, end = district.scene.walls[::3], district.blocks * SPACING
+    middle = (fronts["left"] + fronts["right"]) / 2
+    off = np.maximum(-middle, middle - end).max(1)  # metres off the square of the streets
+    density = district.scene.table[fronts["texture"], 0, 1] / fronts["height"]
+    setback = TOKYO.setback  # a front may stand that far behind the side of its block
+    near, far = density[off <= FAR], density[off > FAR + setback]
+    assert len(near) > 20 and len(far) > 20
+    assert np.median(far) == pytest.approx(np.median(near) / 2, rel=0.05)
+    assert far.max() < near.min()
 
 
 def test_furniture_stands_on_the_pavement(district):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vgeo.city.kernel import Lighting
-from vgeo.city.light import ALL_WEATHERS, DARK, LIGHTS, daylight, develop
+from vgeo.city.light import ALL_WEATHERS, DARK, LIGHTS, _noise, daylight, develop
 
 
 def streams(count):
@@ -109,3 +109,10 @@ def test_the_generator_decides_the_photo(even):
         develop(image.copy(), even, np.random.default_rng(seed)) for seed in (1, 1, 2)
     )
     assert np.array_equal(first, second) and not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("size", [96, 256])
+def test_each_photo_has_noise_of_its_own(size):
+    one, two = (_noise(size, rng).ravel() for rng in streams(2))
+    assert len(one) == 3 * size * size and abs(np.corrcoef(one, two)[0, 1]) < 0.05
+    assert one.mean() == pytest.approx(0, abs=0.03) and one.std() == pytest.approx(1, abs=0.03)

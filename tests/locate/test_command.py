@@ -112,8 +112,18 @@ def test_bad_photos_among_good_ones_are_skipped_and_listed(tmp_path, make_street
     assert "no GPS position" in reasons["nowhere.jpg"] and "(.dng)" in reasons["raw.DNG"]
     assert all("can't be decoded" in reasons[name] for name in ("cut.jpg", "damaged.png"))
     assert "is empty" in reasons["empty.heic"]
-    for asked in (queries, photos / "002.jpg"):
-        refused(lambda a=asked: locate(photos, [a], out=tmp_path / "out", strict=True), "of ")
+    for asked, words in (
+        (queries, "empty.heic: is empty (0 bytes): copy it again or remove it (1 of 2 photos "),
+        (photos / "002.jpg", "raw.DNG: can't be decoded (.dng): export it as JPEG (2 of 8 photos "),
+    ):
+        refused(lambda a=asked: locate(photos, [a], out=tmp_path / "out", strict=True), words)
+    # Where no query is left, the list that the lines name is there all the same.
+    refused(
+        lambda: locate(photos, [photos / "damaged.png"], out=tmp_path / "none"),
+        "damaged.png: can't be decoded",
+        "1 of 1 photos can't be used",
+    )
+    assert "raw.DNG" in (tmp_path / "none" / "skipped.csv").read_text()
     for name in reasons:
         (photos / name).unlink(missing_ok=True)
     locate(photos, [photos / "002.jpg"], out=tmp_path / "out", strict=True)

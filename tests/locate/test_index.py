@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pyproj import Geod
 
 import vgeo
+from vgeo.errors import VgeoError
 from vgeo.files import code_hash, key
 from vgeo.locate.confidence import fit
 from vgeo.locate.index import (
+    BATCH,
     ENOUGH,
     RADIUS,
     SHIPPED,
@@ -25,10 +28,11 @@ from vgeo.locate.index import (
     open_index,
     similarity,
 )
-from vgeo.locate.store import photo_key
+from vgeo.locate.store import Store, photo_key
 from vgeo.models.geowarp import GRID
 from vgeo.models.network import build
 from vgeo.models.weights import CITY_WEIGHTS, save_weights, weights_hash
+from vgeo.photos.images import load_image
 from vgeo.photos.tables import read_photos
 from vgeo.retrieval.describe import describe
 
@@ -109,6 +113,60 @@ def test_a_damaged_photo_is_named_before_any_is_described(tmp_path, make_street,
     refused(lambda: Index(photos, model, 64, tmp_path / "cache"), "001.jpg", "1 of 3")
     (folder / "001.jpg").unlink()
     assert Index(read_photos(folder), model, 64, tmp_path / "cache").described == 2
+
+
+def test_damaged_photos_are_looked_for_in_their_own_batch(tmp_path, make_street, monkeypatch):
+    """Two of 70: all others are described, and those of the other batches are decoded once."""
+    folder = make_street(tmp_path / "street", range(70))
+    for name in ("003", "068"):
+        whole = (folder / f"{name}.jpg").read_bytes()
+        (folder / f"{name}.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "040.jpg").unlink()
+    (folder / "040.jpg").symlink_to("003.jpg")  # the damaged file by another name
+    looked_at = []
+
+    def load(path, size):
+        looked_at.append(os.path.basename(path))
+        return load_image(path, size)
+
+    monkeypatch.setattr("vgeo.locate.index.load_image", load)
+    index = Index(read_photos(folder), build("resnet18"), 32, strict=False)
+    bad = ["003.jpg", "040.jpg", "068.jpg"]
+    assert sorted(os.path.basename(path) for path in index.skipped) == bad
+    assert len(index.photos) == index.described == 67
+    # The first batch and the link, then the four photos of the last one.
+    expected = [f"{place:03}.jpg" for place in (*range(BATCH), 40, *range(66, 70))]
+    assert sorted(looked_at) == expected
+
+
+def test_what_stops_the_store_is_no_damaged_photo(tmp_path, make_street, model, monkeypatch):
+    def full(*_):
+        raise VgeoError("the disk is full")
+
+    monkeypatch.setattr(Store, "put", full)
+    with pytest.raises(VgeoError, match="the disk is full"):
+        Index(read_photos(make_street(tmp_path, range(2))), model, 64, strict=False)
+
+
+@pytest.mark.parametrize("strict, times", [(False, 1), (True, 2)])
+def test_other_files_than_jpeg_are_decoded_for_their_description(
+    tmp_path, make_street, model, monkeypatch, strict, times
+):
+    """Strict also decodes them before anything is described: their end says nothing."""
+    folder, decoded = make_street(tmp_path, range(2)), []
+    for path in list(folder.iterdir()):
+        with Image.open(path) as image:
+            image.save(path.with_suffix(".heic"), exif=image.getexif().tobytes())
+        path.unlink()
+    photos = read_photos(folder)
+
+    def load(path, size):
+        decoded.append(os.fspath(path))
+        return load_image(path, size)
+
+    monkeypatch.setattr("vgeo.photos.images.load_image", load)
+    Index(photos, model, 64, strict=strict)
+    assert sorted(decoded) == sorted(photos.paths * times)
 
 
 def test_metres_without_a_zone_have_no_degrees(tmp_path, make_street, model):

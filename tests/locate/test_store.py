@@ -1,6 +1,7 @@
 """The store keeps what it was given, and knows a photo by its content's size, time and path."""
 
 import os
+import sqlite3
 
 import numpy as np
 import pytest
@@ -69,21 +70,71 @@ def test_the_cache_folder(cache_home, monkeypatch):
     assert str(user_cache()) == "/home/somebody/.cache/vgeo/described"
 
 
-def test_a_cache_that_cannot_be_written_is_replaced_for_this_call(tmp_path, capsys, monkeypatch):
+def test_a_cache_that_cannot_be_made_is_replaced_for_this_call(tmp_path, capsys, monkeypatch):
     descriptors, local = numbers(2)
     (tmp_path / "file").touch()
-    (tmp_path / "closed").mkdir()
     kept = open_store("a.sqlite", tmp_path / "open")
     kept.put([b"a"], descriptors[:1], local[:1])
     assert b"a" in open_store("a.sqlite", tmp_path / "open") and capsys.readouterr().out == ""
-    access = os.access
-    monkeypatch.setattr(
-        os, "access", lambda path, mode: "closed" not in str(path) and access(path, mode)
-    )
-    for folder in ("file", "closed"):
-        store = open_store("a.sqlite", tmp_path / folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    for folder, advice in (
+        (None, "set the variable XDG_CACHE_HOME to a folder that can be written\n"),
+        (tmp_path / "file", "give another cache folder\n"),
+    ):
+        store = open_store("a.sqlite", folder)
         said = capsys.readouterr().out
-        assert str(tmp_path / folder) in said and "XDG_CACHE_HOME" in said and said.count("\n") == 1
+        assert str(tmp_path / "file") in said and said.endswith(advice) and said.count("\n") == 1
         store.put([b"b"], descriptors[1:], local[1:])
         np.testing.assert_array_equal(store.descriptors([b"b"]), descriptors[1:])
-    assert not any((tmp_path / "closed").iterdir())
+
+
+def read_only(monkeypatch):
+    """Opens files as where nobody may write them; the tests may run as root, who always may."""
+    connect = sqlite3.connect
+
+    def connect_read_only(file, **options):
+        if file:
+            file, options = f"{file.as_uri()}?mode=ro", options | {"uri": True}
+        return connect(file, **options)
+
+    monkeypatch.setattr("vgeo.locate.store.sqlite3.connect", connect_read_only)
+
+
+def no_space(store):
+    pages = store.connection.execute("PRAGMA page_count").fetchone()[0]
+    store.connection.execute(f"PRAGMA max_page_count = {pages}")
+
+
+@pytest.mark.parametrize("cause", ["read-only", "no space"])
+def test_a_cache_that_cannot_be_written_is_still_read(tmp_path, capsys, monkeypatch, cause):
+    descriptors, local = numbers(30)
+    keys = [bytes([row]) for row in range(30)]
+    open_store("a.sqlite", tmp_path).put(keys[:2], descriptors[:2], local[:2])
+    before = (tmp_path / "a.sqlite").read_bytes()
+    if cause == "read-only":
+        read_only(monkeypatch)
+    store = open_store("a.sqlite", tmp_path)
+    if cause == "no space":
+        no_space(store)
+    np.testing.assert_array_equal(store.descriptors(keys[:2]), descriptors[:2])
+    assert capsys.readouterr().out == ""  # nothing was to be written
+    store.put(keys[2:], descriptors[2:], local[2:])
+    said = capsys.readouterr().out
+    assert f"{tmp_path / 'a.sqlite'}: can't be written" in said and said.count("\n") == 1
+    np.testing.assert_array_equal(store.descriptors(keys), descriptors)
+    np.testing.assert_array_equal(store.local(keys), local)
+    assert (tmp_path / "a.sqlite").read_bytes() == before and list(tmp_path.iterdir()) == [
+        tmp_path / "a.sqlite"
+    ]
+
+
+def test_a_cache_that_another_process_writes_is_waited_for(tmp_path, capsys, refused):
+    descriptors, local = numbers(1)
+    store = open_store("a.sqlite", tmp_path)
+    other = sqlite3.connect(store.path)
+    other.execute("BEGIN IMMEDIATE")
+    store.connection.execute("PRAGMA busy_timeout = 10")
+    refused(lambda: store.put([b"a"], descriptors, local), store.path, "locked", "wait until")
+    other.rollback()
+    store.put([b"a"], descriptors, local)
+    assert b"a" in open_store("a.sqlite", tmp_path) and capsys.readouterr().out == ""

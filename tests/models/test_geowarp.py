@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from vgeo.models import geowarp
 from vgeo.models.geowarp import (
     GRID,
     IDENTITY,
@@ -101,6 +102,24 @@ def test_products_of_spectra_are_a_convolution(side, kernel, padding):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert layer(maps).dtype == torch.bfloat16
+
+
+def test_a_regression_that_has_ranked_can_be_trained():
+    """What was computed once for inference serves the gradient too."""
+    geowarp._waves.cache_clear()
+    regression, (a, b) = Regression(), (features(2, seed=seed) for seed in range(2))
+    with torch.inference_mode():
+        regression(a, b)
+    regression(a, b).sum().backward()
+    assert all(parameter.grad is not None for parameter in regression.parameters())
+
+
+@pytest.mark.parametrize("options", [{"stride": 2}, {"dilation": 2}, {"groups": 2}, {}])
+def test_what_spectra_are_not_made_for_is_torch_s_convolution(options):
+    layer = FourierConv2d(4, 4, 3, padding=1, **options)
+    maps = torch.randn(2, 4, 8, 6 if not options else 8, generator=seeded())
+    torch.testing.assert_close(layer(maps), super(FourierConv2d, layer).forward(maps))
+    assert layer.double()(maps.double()).dtype == torch.float64
 
 
 def test_regression_begins_at_the_identity_with_the_layers_of_the_paper():

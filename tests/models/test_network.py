@@ -179,6 +179,10 @@ def test_a_depthwise_convolution_is_a_convolution(stride, under_autocast):
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
         described = ours(maps)
     assert described.dtype == torch.bfloat16
+    ours.requires_grad_(False)  # a frozen layer of an image makes no gradient either
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert ours(maps.detach()).dtype == torch.bfloat16
+        assert ours(maps).dtype == torch.float32  # but the way back to a warped image does
     torch.testing.assert_close(described.float(), seen[0][0], atol=0.02, rtol=0.02)
 
 

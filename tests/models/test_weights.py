@@ -69,7 +69,7 @@ VALUES = st.floats(width=32, allow_nan=False, allow_infinity=False)
 @given(arrays.arrays(np.float32, SHAPES, elements=VALUES))
 def test_8_bits_are_within_half_a_step(tmp_path_factory, values):
     path = tmp_path_factory.mktemp("bits") / "w.safetensors"
-    save_weights({"a": torch.from_numpy(values)}, path, {}, bits=8)
+    save_weights({"a": torch.from_numpy(values)}, path, {}, in_bytes=True)
     stored, found = safetensors.torch.load_file(path), read_weights(path)["a"].double().numpy()
     assert stored["a"].dtype == torch.int8 and stored["a.scale8"].dtype == torch.float32
     exact, scales = values.astype(float), stored["a.scale8"].double().numpy()
@@ -77,7 +77,7 @@ def test_8_bits_are_within_half_a_step(tmp_path_factory, values):
         assert np.abs(channel - read).max() <= scale / 2 * (1 + 1e-6)
         assert scale == pytest.approx(np.abs(channel).max() / 127, rel=1e-6, abs=1.2e-38)
     again = path.with_name("again.safetensors")
-    save_weights(read_weights(path), again, {}, bits=8)
+    save_weights(read_weights(path), again, {}, in_bytes=True)
     assert again.read_bytes() == path.read_bytes()
 
 
@@ -85,9 +85,9 @@ def test_8_bits_are_within_half_a_step(tmp_path_factory, values):
 def test_8_bits_read_and_saved_again_are_the_same(backbone, tmp_path):
     torch.manual_seed(0)
     model, path, again = build(backbone), tmp_path / "a.safetensors", tmp_path / "b.safetensors"
-    save_weights(model.to(memory_format=torch.channels_last), path, {}, bits=8)
+    save_weights(model.to(memory_format=torch.channels_last), path, {}, in_bytes=True)
     loaded = load_weights(build(backbone), path)
-    save_weights(loaded, again, {}, bits=8)
+    save_weights(loaded, again, {}, in_bytes=True)
     assert again.read_bytes() == path.read_bytes()
     assert weights_hash(path) == weights_hash(read_weights(path)) == weights_hash(loaded)
     for (name, ours), theirs in zip(loaded.state_dict().items(), model.state_dict().values()):
@@ -102,7 +102,7 @@ def test_8_bits_of_a_few_values_by_hand(tmp_path):
     path = tmp_path / "w.safetensors"
     weight = torch.tensor([[127.0, -126.4, 0.5, 1.5], [0, 0, 0, 0], [-254.0, 3.1, 2.9, 0]])
     state = {"fc.weight": weight.double(), "fc.bias": torch.tensor([1e-30]), "n": torch.tensor(7)}
-    save_weights(state, path, {}, bits=8)
+    save_weights(state, path, {}, in_bytes=True)
     stored, found = safetensors.torch.load_file(path), read_weights(path)
     assert stored["fc.weight"].tolist() == [[127, -126, 0, 2], [0] * 4, [-127, 2, 1, 0]]
     assert stored["fc.weight.scale8"][::2].tolist() == [1, 2]
@@ -115,12 +115,12 @@ def test_8_bits_take_a_quarter_and_leave_the_vectors_to_dtype(tmp_path):
     layer, norm = nn.Conv2d(64, 64, 3), nn.BatchNorm2d(64)
     norm.num_batches_tracked.fill_(100_001)
     sizes = {}
-    for name, options in {"whole": {}, "bits": {"bits": 8}}.items():
+    for name, options in {"whole": {}, "bits": {"in_bytes": True}}.items():
         save_weights(layer, tmp_path / f"{name}.safetensors", {}, **options)
         sizes[name] = (tmp_path / f"{name}.safetensors").stat().st_size
     assert sizes["bits"] <= 0.27 * sizes["whole"]
     path = tmp_path / "both.safetensors"
-    save_weights(nn.Sequential(layer, norm), path, {}, dtype=torch.float16, bits=8)
+    save_weights(nn.Sequential(layer, norm), path, {}, dtype=torch.float16, in_bytes=True)
     dtypes = {name: tensor.dtype for name, tensor in read_weights(path).items()}
     assert dtypes["0.weight"] == torch.float32 and dtypes["1.running_var"] == torch.float16
     assert read_weights(path)["1.num_batches_tracked"] == 100_001
@@ -130,14 +130,15 @@ def test_8_bits_that_cannot_be_stored(small, tmp_path, refused):
     path = tmp_path / "w.safetensors"
     for value in (torch.nan, torch.inf):
         small[0].weight.data[0, 0, 0, 0] = value
-        refused(lambda: save_weights(small, path, {}, bits=8), path, "0.weight", "not finite")
-    refused(lambda: save_weights({"a": torch.zeros(1)}, path, {}, bits=4), path, "4 bits")
+        refused(
+            lambda: save_weights(small, path, {}, in_bytes=True), path, "0.weight", "not finite"
+        )
     assert not os.listdir(tmp_path)
 
 
 def test_damaged_8_bits(small, tmp_path, refused):
     path = tmp_path / "w.safetensors"
-    save_weights(small, path, {}, bits=8)
+    save_weights(small, path, {}, in_bytes=True)
     whole = safetensors.torch.load_file(path)
     scale = whole["0.weight.scale8"]
     cases = {

@@ -53,7 +53,7 @@ def test_every_image_is_a_photo_whatever_its_ending(tmp_path, make_photos, name,
         assert read_photos(tmp_path).zone == 10
 
 
-def test_files_of_other_programs_are_no_photos(tmp_path, make_photos):
+def test_files_of_other_programs_are_no_photos(tmp_path, make_photos, capsys):
     (path,) = make_photos(tmp_path, [PLACE], kind="exif")
     for other in (
         *("@eaDir/x.jpg/SYNOFILE_THUMB_XL.jpg", ".thumbnails/1.jpg", "#recycle/1.jpg"),
@@ -65,5 +65,7 @@ def test_files_of_other_programs_are_no_photos(tmp_path, make_photos):
     for name in ("000.jpg.json", "000.xmp", "desktop.ini", "000.MOV"):
         (tmp_path / name).write_text("BM: not a photo")
     assert photo_files(str(tmp_path)) == ([str(path)], {})
+    words = f"{tmp_path}: 6 folders are not read, such as {tmp_path / '#recycle'}: "
+    assert words in (said := capsys.readouterr().out) and said.count("\n") == 1
     # A folder that is given itself is read, whatever its name.
     assert photo_files(str(tmp_path / "thumbs"))[0] == [str(tmp_path / "thumbs/1.jpg")]

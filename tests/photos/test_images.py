@@ -11,6 +11,7 @@ import torch
 from PIL import ExifTags, Image
 
 from vgeo.device import Share
+from vgeo.photos.exif import read_exif
 from vgeo.photos.images import AHEAD, check_images, image_shape, load_batches, load_image
 
 
@@ -89,7 +90,7 @@ def test_resizing_is_antialiased_also_where_a_jpeg_is_decoded_smaller(tmp_path):
     assert load_image(tmp_path / "x.jpg", (20, 30)).shape == (3, 20, 30)
 
 
-def test_unreadable_images(tmp_path, refused):
+def test_unreadable_images(tmp_path, refused, monkeypatch):
     good = tmp_path / "good.jpg"
     photo(good, side=64)
     photo(tmp_path / "good.png", side=64)
@@ -120,10 +121,21 @@ def test_unreadable_images(tmp_path, refused):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert load_image(tmp_path / "phone.png", 8).shape == (3, 8, 8)
-    Image.new("1", (18_000, 18_000)).save(tmp_path / "large.png")  # beyond ours
-    refused(lambda: load_image(tmp_path / "large.png"), "large.png", "too many pixels")
     Image.new("L", (8, 8)).save(tmp_path / "whole.bmp")
     check_images([good, tmp_path / "good.png", tmp_path / "whole.bmp"])
+    monkeypatch.setattr("vgeo.photos.images.MOST_PIXELS", 63)
+    refused(lambda: load_image(tmp_path / "whole.bmp"), "whole.bmp", "too many pixels (8 x 8)")
+
+
+def test_the_thumbnail_of_a_raw_file_is_no_photo(tmp_path, refused):
+    """Raw files of cameras are TIFF files whose first image is a thumbnail."""
+    raw = tmp_path / "x.DNG"
+    photo(raw, format="TIFF")
+    for read in (load_image, image_shape, read_exif, lambda path: check_images([path])):
+        refused(partial(read, raw), f"{raw}: can't be decoded (.dng): export it as JPEG")
+    photo(raw, format="JPEG")
+    refused(lambda: check_images([raw]), "can't be decoded (.dng)")
+    refused(lambda: load_image(tmp_path / "none.dng"), "there is no such image")
 
 
 # Batches

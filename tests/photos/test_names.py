@@ -93,6 +93,8 @@ def test_headings_lie_in_one_turn(written, heading):
         ("@120@", "@east@", "heading is 'east'"),
         ("202011", "202013", "month 202013"),
         ("202011", "20", "month 20"),
+        ("202011", "202000", "month 202000"),
+        ("202011", "170001", "month 170001"),
         ("202011", "2020-11", "month 2020-11"),
         ("@S@037", "@S@-037", "says -37"),
         ("@-122.40552@", "@122.40552@", "says 37.7077, 122.406"),
@@ -145,6 +147,9 @@ def test_north_as_a_letter_is_the_band_of_the_metres():
         ("@0544050.17@4174706.96@img 12.jpeg", {"utm_north": 4174706.96, "lat": math.nan}),
         (NAME.replace("202011", "20201126_101500"), {"month": 202011}),
         (NAME.replace("202011", "2020"), {"month": 0}),
+        (NAME.replace("202011", "0"), {"month": 0}),
+        (NAME.replace("202011", "000000"), {"month": 0}),
+        (NAME.replace("202011", "00000000_000000"), {"month": 0}),
         (NAME.replace(".jpg", ".HEIC"), {"month": 202011}),
     ],
 )

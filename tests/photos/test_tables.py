@@ -112,8 +112,6 @@ def test_photos_are_taken_by_rows_and_known_by_what_they_are(tmp_path, make_phot
         ("file,lat,lon,heading\na.jpg,37,7186,-122,5", ["line 2", "5 values for 4 columns"]),
         ("file,lat,lon,,\na.jpg,37,7186,-122,5", ["line 2", "5 values for 5 columns"]),
         ("file;utm_east;utm_north\na.jpg;553,000;4173551", ["line 2 (a.jpg)", "thousands"]),
-        ("file,lat,lon,date\na.jpg,1,2,04/05/2017", ["line 2 (a.jpg)", "may be month 4 or 5"]),
-        ("file,lat,lon,date\na.jpg,1,2,in spring", ["line 2 (a.jpg)", "'in spring'"]),
         (
             "file,lat,lon,utm_east,utm_north\na.jpg,-37.7077,-122.4055,552400,4173552",
             ["line 2 (a.jpg)", "is not at lat -37.7077"],
@@ -127,11 +125,8 @@ def test_photos_are_taken_by_rows_and_known_by_what_they_are(tmp_path, make_phot
         ("file,lat,lon\na.jpg,1,", ["line 2 (a.jpg)", "lon is ''"]),
         ("file,lat,lon\na.jpg,-122.4,37.7", ["line 2 (a.jpg)", "swap"]),
         ("file,lat,lon\na.jpg,1,2\n\na.jpg,1,2", ["line 4 (a.jpg)", "line 2"]),
-        ("file,lat,lon\na.jpg,37,-122\nc.jpg,37,122", ["a.jpg", "from the mean"]),
+        ("file,lat,lon\na.jpg,37,-122\nc.jpg,37,122", ["c.jpg", "from most photos"]),
         ("file,utm_east,utm_north\na.jpg,4173551,552400", ["line 2 (a.jpg)", "out of range"]),
-        ("file,lat,lon,heading\na.jpg,1,2,400", ["line 2 (a.jpg)", "heading 400"]),
-        ("file,lat,lon,heading\na.jpg,1,2,nan", ["line 2 (a.jpg)", "heading is 'nan'"]),
-        ("file,lat,lon,month\na.jpg,1,2,2017", ["line 2 (a.jpg)", "month 2017"]),
         (b"\xff\xfe\x00f", ["UTF-8"]),
     ],
 )
@@ -174,6 +169,68 @@ def test_lists_as_spreadsheets_write_them(tmp_path, header, line):
     assert set(photos.table["month"]) == ({201704} if "2017" in line else {0})
 
 
+@pytest.mark.parametrize(
+    "column, written, said",
+    [
+        ("date", "04/05/2017", True),
+        ("date", '"May 13, 2017"', True),
+        ("date", "in spring", True),
+        ("month", "2017", True),
+        ("month", "201713", True),
+        ("heading", "361", True),
+        ("heading", "north", True),
+        ("heading", "nan", True),
+        ("heading", "", False),
+        ("month", "0", False),
+        ("date", "0000:00:00 00:00:00", False),
+    ],
+)
+def test_what_nobody_needs_refuses_no_photo_of_a_list(tmp_path, capsys, column, written, said):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).touch()
+    good = "90" if column == "heading" else "201704"
+    lines = f"a.jpg,37.7,-122.4,{good}\nb.jpg,37.7,-122.4,{written}\n"
+    (tmp_path / "list.csv").write_text(f"file,lat,lon,{column}\n{lines}")
+    photos = read_photos(tmp_path)
+    expected = [90, math.nan] if column == "heading" else [201704, 0]
+    read = photos.table["heading" if column == "heading" else "month"]
+    assert read.tolist() == pytest.approx(expected, nan_ok=True)
+    words = "1 headings or months are not clear and count as unknown, the first: line 3 (b.jpg), "
+    assert (words in capsys.readouterr().out) == said
+
+
+def test_eastings_beside_degrees_may_be_of_a_national_grid(tmp_path):
+    """Trafalgar Square on the British grid; alone, eastings are metres of an unknown zone."""
+    (tmp_path / "a.jpg").touch()
+    path = tmp_path / "list.csv"
+    path.write_text("file,Latitude,Longitude,Easting,Northing\na.jpg,51.508,-0.128,530000,180400\n")
+    np.testing.assert_allclose(degrees(read_photos(path)), [[51.508], [-0.128]], atol=1e-7)
+    path.write_text("file,Easting,Northing\na.jpg,530000,180400\n")
+    assert read_photos(path).xy.tolist() == [[530_000, 180_400]] and read_photos(path).zone is None
+
+
+def test_lines_that_are_cut_or_repeated_are_skipped(tmp_path, refused):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).touch()
+    path = tmp_path / "list.csv"
+    path.write_text("file,lat,lon\na.jpg,37.7,-122.4\nb.jpg,37\n./a.jpg,37.7,-122.4\n")
+    photos = read_photos(path, strict=False)
+    assert photos.names == ["a.jpg"] and photos.skipped == {
+        f"{path} line 3": "2 values for 3 columns: correct the line",
+        f"{path} line 4 (./a.jpg)": "the file is also on line 2: remove one",
+    }
+    refused(lambda: read_photos(path), "line 3: 2 values", "2 of 3 photos can't be used")
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_photos_within_6_degrees_of_their_mean_are_kept(tmp_path, make_photos, strict):
+    """Across two zones of which the fuller one's own mean is farther than that from some."""
+    make_photos(tmp_path, [(51.5, lon) for lon in np.linspace(-5, 5, 21).tolist()], kind="exif")
+    photos = read_photos(tmp_path, strict=strict)
+    assert len(photos) == 21 and photos.zone == 31 and not photos.skipped
+    np.testing.assert_allclose(degrees(photos)[1], np.linspace(-5, 5, 21), rtol=0, atol=1e-7)
+
+
 def test_degrees_say_the_zone_of_metres_beside_them(tmp_path):
     """Also across a zone's border, where a list may go on in the metres of the first zone."""
     lines, places = ["file,lat,lon,utm_east,utm_north"], [(51.4779, -0.0001), (51.4779, 0.0001)]
@@ -205,6 +262,45 @@ def test_two_zones_whose_names_hold_degrees_become_one(tmp_path):
     assert (west.zone, east.zone) == (30, 31) and pair.positives[0].tolist() == [0]
     moved = np.hypot(*(pair.queries.xy[0] - west.xy[0]))
     assert moved == pytest.approx(apart, rel=2e-3)
+
+
+def test_one_name_that_can_not_be_compared_is_left_out_alone(tmp_path, make_photos, refused):
+    paths = make_photos(tmp_path, 552_000.0 + 10 * np.arange(3))
+    whole = read_photos(tmp_path)
+    for odd, words in (
+        (
+            "@0552000.00@4173551.00@.jpg",
+            "is in an unknown UTM zone, most photos are in UTM zone 10",
+        ),
+        ("@0552000.00@4173551.00@10@@@@@@@@@@@@.jpg", "is in an unknown UTM zone"),
+        ("@0552000.00@4173551.00@11@S@@@@@@@@@@@.jpg", "is in UTM zone 11 north, most photos"),
+    ):
+        (tmp_path / odd).touch()
+        photos = read_photos(tmp_path, strict=False)
+        pd.testing.assert_frame_equal(photos.table, whole.table)
+        assert (photos.zone, list(photos.skipped)) == (10, [str(tmp_path / odd)])
+        assert words in photos.skipped[str(tmp_path / odd)]
+        refused(lambda: read_photos(tmp_path), tmp_path / odd, "1 of 4 photos can't be used")
+        (tmp_path / odd).unlink()
+    # Most names hold metres alone: those with a zone are the ones left out.
+    for path in paths[1:]:
+        path.rename(tmp_path / ("@".join(path.name.split("@")[:3]) + "@.jpg"))
+    photos = read_photos(tmp_path, strict=False)
+    assert (photos.zone, len(photos), list(photos.skipped)) == (None, 2, [str(paths[0])])
+
+
+def test_a_zone_without_a_hemisphere_is_unknown(tmp_path):
+    """Sydney's metres in zone 56, which north of the equator would be those of Siberia."""
+    (tmp_path / "@0333455.00@6253009.00@56@@@@p@@@@@@@@.jpg").touch()
+    photos = read_photos(tmp_path)
+    assert photos.zone is None and photos.xy.tolist() == [[333_455, 6_253_009]]
+
+
+def test_photos_without_positions_beside_a_table_say_so_too(tmp_path, make_photos, refused):
+    (path,) = make_photos(tmp_path, [(1, 2)], kind="exif", gps=dict.fromkeys((1, 2, 3, 4)))
+    (tmp_path / "track.csv").write_text("time,lat,lon\n1,2,3\n")
+    words = "track.csv: the first line is 'time,lat,lon'", f"{path}: its EXIF has no GPS position"
+    refused(lambda: read_photos(tmp_path, strict=False), *words)
 
 
 def test_answers_and_tables_of_other_programs_are_no_lists(tmp_path, make_photos, refused):
@@ -252,7 +348,7 @@ def test_bad_folders(tmp_path, make_photos, refused):
     refused(lambda: read_photos(tmp_path), image, "is empty")
     image.unlink()
     ((here,), (tokyo,)) = (make_photos(tmp_path, [552_400.0], zone=zone) for zone in (10, 54))
-    refused(lambda: read_photos(tmp_path), here, "degrees from the mean")
+    refused(lambda: read_photos(tmp_path), tokyo, "degrees from most photos")
     for path in (here, tokyo):  # without degrees, nothing says that the zones are meant
         path.rename(tmp_path / re.sub(r"@S@[^@]*@[^@]*@", "@S@@@", path.name))
     refused(lambda: read_photos(tmp_path), "zone 54 north", "keep to one zone")

@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 
 from vgeo.report import original, tables
 from vgeo.report.tables import beside_published, findings, paired_tests, wide
-from vgeo.study.rows import TABLES
+from vgeo.study.rows import SECOND, TABLES
 
 
 @dataclass
@@ -106,6 +106,15 @@ def test_a_comparison_is_made_again_among_the_rows_of_the_second_family():
         ["EffLite0: GRL", "EffLite0: baseline"],
     ]
     assert rows["difference"].tolist() == [20, -20] and rows.index.tolist() == [0, 1]
+
+
+def test_a_row_without_a_counterpart_is_compared_in_its_own_family_alone(monkeypatch):
+    monkeypatch.delitem(SECOND, "ArcFace")
+    results = {name: {"sf-xs": ranks(0)} for name in TABLES[1]}
+    rows = tables.paired_in_families(1, results, "CosFace")
+    of = rows[["condition", "against"]].to_numpy().tolist()
+    assert ["ArcFace", "CosFace"] in of and ["SphereFace", "CosFace"] in of
+    assert of[2:] == [["EffLite0: SphereFace", "EffLite0: CosFace"]]
 
 
 def test_another_backbone_is_compared_with_the_same_row_in_both_families():

@@ -87,8 +87,9 @@ def test_a_folded_regression_gives_the_same_quadrilaterals():
 
 
 @torch.no_grad()
-def test_a_block_that_may_run_in_another_order_is_left_as_it_is():
-    class Crossed(nn.Module):
+@pytest.mark.parametrize("kind", [nn.Module, nn.Sequential])
+def test_a_block_that_may_run_in_another_order_is_left_as_it_is(kind):
+    class Crossed(kind):
         """Its BatchNorm is listed after the convolution and runs before it."""
 
         def __init__(self):

@@ -8,11 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from vgeo.runner import expected as expected_module
-from vgeo.runner import release as release_module
+from vgeo.errors import VgeoError
 from vgeo.runner.expected import OTHER, Remaining, expected, name_of, parts_of, write
 from vgeo.runner.record import BEFORE, read
-from vgeo.runner.release import release
+from vgeo.study.profiles import PROFILES
 
 CITY = Path(__file__).parents[2] / "results/city"
 PARTS = {
@@ -140,6 +139,7 @@ def test_after_two_notebooks_the_time_left_is_right_within_a_third():
 
 def test_what_a_run_took_is_written_and_read(tmp_path):
     path, run = tmp_path / "expected.json", tmp_path / "runs/city"
+    released = tmp_path / "city/run.json"
     run.mkdir(parents=True)
     steps = {
         key: {"kind": kind, "label": label, "seconds": 4.0, "notebooks": ["01_losses"]}
@@ -147,42 +147,48 @@ def test_what_a_run_took_is_written_and_read(tmp_path):
             ("a", "models", "train CosFace"),
             ("b", "trunks", "trunk of resnet18"),
             ("c", "pairs", "compare 15 pairs"),
+            ("d", "views", "views sf-xs/train resnet18"),
         )
     }
-    times = {"seconds": 20.0, "models": 4.0, "trunks": 4.0, "pairs": 4.0}
+    times = {"seconds": 24.0, "models": 4.0, "trunks": 4.0, "pairs": 4.0, "views": 4.0}
     content = {"image_size": 96, "seeds": [0], "notebooks": {"01_losses": times}, "steps": steps}
     (run / "run.json").write_text(json.dumps(content))
     path.write_text('{"smoke": {"image_size": 64, "seeds": 1, "parts": {}}}')
-    write(run, path)
+    write(run, tmp_path)
     assert json.loads(path.read_text()).keys() == {"smoke", "city"}
 
     def read(size=96, seeds=1, name="city"):
         profile = SimpleNamespace(image_size=size, seeds=tuple(range(seeds)))
-        return expected(SimpleNamespace(profile=profile, results=Path("runs", name)), path)
+        return expected(SimpleNamespace(profile=profile, results=Path("runs", name)), tmp_path)
 
-    once = {OTHER: [1, 8.0], "train CosFace": [1, 4.0], "trunks": [1, 4.0], "pairs": [1, 4.0]}
+    once = {OTHER: [1, 8.0], "trunks": [1, 4.0]}
+    once |= {name: [1, 4.0] for name in ("train CosFace", "pairs", "views")}
     assert read() == {"01_losses": once}
-    thrice = once | {"train CosFace": [3, 12.0], "pairs": [3, 12.0]}
+    thrice = once | {name: [3, 12.0] for name in ("train CosFace", "pairs", "views")}
     assert read(seeds=3) == {"01_losses": thrice}
     assert read(size=128) == read(name="city-mine") == {}
     for text in ("{", None):
         path.write_text(text) if text else path.unlink()
         assert read() == {}
+    released.parent.mkdir()  # a released run needs no entry
+    released.write_text(json.dumps(content))
+    assert read() == {"01_losses": once}
     assert name_of(step("train CosFace, seed 12")) == "train CosFace"
 
 
-def test_a_release_writes_what_the_run_took(tmp_path, monkeypatch):
-    monkeypatch.setattr(expected_module, "clone", lambda: tmp_path)
-    monkeypatch.setattr(release_module, "clone", lambda: tmp_path)
-    release(CITY, tmp_path / "elsewhere", [])
-    assert not (tmp_path / "results/expected.json").exists()
-    release(CITY, notebooks=[])
-    entry = json.loads((tmp_path / "results/expected.json").read_text())["city"]
-    assert entry["parts"] == parts_of(read(CITY / "run.json"))
-    assert (tmp_path / "results/city/run.json").exists()
-
-
 def test_the_clone_knows_what_its_profiles_take():
-    entries = json.loads(expected_module.expected_file().read_text())
-    assert entries.keys() >= {"smoke", "city"}
-    assert entries["city"]["parts"] == parts_of(read(CITY / "run.json"))
+    def study(name):
+        profile = SimpleNamespace(image_size=PROFILES[name].image_size, seeds=(0,))
+        return SimpleNamespace(profile=profile, results=Path("runs", name))
+
+    assert expected(study("city")) == parts_of(read(CITY / "run.json"))
+    assert expected(study("smoke")).keys() == parts_of(read(CITY / "run.json")).keys()
+
+
+def test_a_run_that_found_steps_in_the_cache_is_not_written(tmp_path):
+    steps = {"a": {"kind": "pairs", "label": "compare", "seconds": 4.0, "notebooks": ["01_losses"]}}
+    content = {"notebooks": {"01_losses": {"seconds": 9.0}}, "steps": steps}
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    with pytest.raises(VgeoError, match="found 'compare' in the cache: give a run that began with"):
+        write(tmp_path, tmp_path)
+    assert not (tmp_path / "expected.json").exists()

@@ -66,7 +66,10 @@ def test_a_run_executes_what_changed_and_records_it(run, whole_study, notebooks,
     assert len(pairs) == 3 and {step["label"] for step in pairs} == {"compare 15 pairs sf-xs"}
     assert all(step["notebooks"] == ["00_data", "01_losses"] for step in pairs)
     made = {name for name, times in content["notebooks"].items() if "pairs" in times}
-    assert made == {"00_data"} and content["notebooks"].keys() == {"00_data", "01_losses"}
+    assert made == {"00_data"}
+    assert content["notebooks"].keys() == {record.BEFORE, "00_data", "01_losses"}
+    starts = [step for step in content["steps"].values() if record.BEFORE in step["notebooks"]]
+    assert [step["label"] for step in starts] == ["start efficientnet_lite0"]
     assert (results / "report.html").exists() and (results / "notebooks/00_data.ipynb").exists()
 
     times = {path: path.stat().st_mtime_ns for path in results.rglob("*.*")}
@@ -76,7 +79,7 @@ def test_a_run_executes_what_changed_and_records_it(run, whole_study, notebooks,
     write_notebook(notebooks[1], PARAMETERS, 'raise ValueError("stop")')
     with pytest.raises(Exception, match="01_losses.ipynb: cell 3 failed with ValueError: stop"):
         run()
-    assert record.read(results / "run.json")["notebooks"].keys() == {"00_data"}
+    assert record.read(results / "run.json")["notebooks"].keys() == {record.BEFORE, "00_data"}
 
 
 @pytest.mark.slow

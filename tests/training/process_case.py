@@ -86,6 +86,7 @@ def main(streets, out):
             lr_classifier=0.01,
             seed=1,
             precision="float32",
+            class_means=centres is not None,
             keeps_statistics=centres is not None,
         )
 

@@ -48,12 +48,14 @@ SPRITE = np.dtype(
 
 # What `_fronts` computes once of each wall. start: left end minus the camera's place; along: right
 # minus left end; cross: their cross product; normal: unit vector to the street; tint: brightness
-# of this year's paint; density: texels per metre; sun, ahead, low, luck: `_sun_on_wall`
+# of this year's paint; density: texels per metre; sun: cosine between the sun and the normal, 0 for
+# a wall that faces away; ahead: metres along the light's way to the house that shades; edge: the
+# shadow's height if that house had 6 m; row_seed: decides the heights of the houses that shade
 FRONT = np.dtype(
     [("start", float, 2), ("along", float, 2), ("normal", float, 2)]
     + [(name, float) for name in ("cross", "height", "length", "tint", "density")]
-    + [(name, float) for name in ("sun", "ahead", "low")]
-    + [("luck", np.int64)]
+    + [(name, float) for name in ("sun", "ahead", "edge")]
+    + [("row_seed", np.int64)]
 )
 Vector = tuple[float, float, float]
 
@@ -399,8 +401,8 @@ def _fronts(scene, sun, year, x, y):
         front.sun = max((ey * sun[0] - ex * sun[1]) / length, 0.0)
         # metres to the house that shades, along the light's way
         front.ahead = (17.0 + 6 * wall.opposite) / max(front.sun / flat, 0.15)
-        front.low = 6.0 - front.ahead * sun[2] / flat
-        front.luck = int(wall.opposite * 50)
+        front.edge = 6.0 - front.ahead * sun[2] / flat
+        front.row_seed = int(wall.opposite * 50)
     return fronts
 
 
@@ -471,7 +473,7 @@ def _sun_on_wall(front, x, y, z):
         return 0.0
     along = x * front.normal[1] - y * front.normal[0] + front.ahead * 0.5
     house = int(np.floor(along / HOUSE))
-    edge = front.low + 11.0 * _hash(house, front.luck, 9)
+    edge = front.edge + 11.0 * _hash(house, front.row_seed, 9)
     return front.sun * _clipped((z - edge) / 0.6 + 0.5)
 
 

@@ -1,9 +1,11 @@
 """The embedded data set: streets of cities that do not exist, stored as sf-xs and tokyo-xs are.
 
-A district is a block of a grid city with its own houses; the data sets are made of districts that
-share nothing but their style. The database is seen by a car (panoramas every 10 m, daylight,
-several years), the queries by a phone on the street in later years. Everything follows from the
-seed: each image has its own random generator, so the number of processes changes no file.
+A district is a block of a grid city with its own houses. Districts share their style and, each
+shifted by its own amount, the tiles of noise on their surfaces and in the sky (`paint._tiles`).
+Photos take their sensor noise from one stored array (`light._noise`). The database is seen by a car
+(panoramas every 10 m, daylight, several years), the queries by a phone on the street in later
+years. Everything follows from the seed: each image has its own random generator, so the number of
+processes changes no file.
 """
 
 import multiprocessing

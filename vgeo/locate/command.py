@@ -10,8 +10,8 @@ from vgeo.errors import VgeoError, say, show
 from vgeo.locate.confidence import percent
 from vgeo.locate.index import RADIUS, Index, open_describer
 from vgeo.locate.output import locations, place_in_words, write_locations, write_map, write_skipped
-from vgeo.photos.folders import photo_files, refuse, why
-from vgeo.photos.images import problem
+from vgeo.photos.folders import photo_files, refuse
+from vgeo.photos.images import unreadable
 from vgeo.photos.tables import read_photos
 
 
@@ -65,15 +65,15 @@ def _locate(photos, queries: list[str], describer, name, out: Path, cache, stric
     say(explanation)
 
     start = time.perf_counter()
-    skipped |= index.describe(paths, "queries", strict)
+    skipped |= index.describe(paths, "queries", strict=False)
     paths = [path for path in paths if path not in skipped]
-    if not paths:
+    write_skipped(out / "skipped.csv", index.skipped | skipped)
+    if strict or not paths:
         refuse(skipped, count)
     answers = index.locate(paths)
     table = locations(index, paths, answers, calibration)
     seconds = time.perf_counter() - start
     write_locations(out, table)
-    write_skipped(out / "skipped.csv", index.skipped | skipped)
     write_map(out / "map.html", index, table, answers, explanation)
 
     for row in table.to_dict("records"):
@@ -95,8 +95,7 @@ def _queries(queries: list[str], strict: bool) -> tuple[list[str], dict[str, str
             skipped |= left_out
         else:
             paths.append(query)
-    errors = {path: error for path in paths if (error := problem(path))}
-    skipped |= {path: why(error, path) for path, error in errors.items()}
+    skipped |= unreadable(paths)
     count = len(set(paths) | set(skipped))
     paths = [path for path in paths if path not in skipped]
     if strict or not paths:

@@ -6,8 +6,7 @@ features of ours: its descriptors give the order too.
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -28,8 +27,8 @@ from vgeo.models.geowarp import GRID, local_features
 from vgeo.models.network import GeoModel, normalise
 from vgeo.models.peers import Peer, open_peer
 from vgeo.models.weights import CITY_WEIGHTS, weights_hash
-from vgeo.photos.folders import refuse, why
-from vgeo.photos.images import load_batches, load_image, problem, unreadable_image
+from vgeo.photos.folders import refuse
+from vgeo.photos.images import FilePath, load_batches, load_image, unreadable, unreadable_image, why
 from vgeo.photos.names import utm_projection
 from vgeo.photos.tables import Photos, read_photos
 from vgeo.retrieval.search import search
@@ -40,6 +39,7 @@ SHORTLIST = 20  # photos, the nearest by descriptor, whose local features are co
 REACH = 3  # cells of the 15 x 15 grid by which a detail may lie elsewhere in the other photo
 SHOWN = 5  # matches that are shown, and that the third feature looks at
 SAME_PLACE = 2.0  # metres: photos of one month that are so near each other show one moment
+BATCH = 32  # photos that are described and stored together
 HELD_OUT = 1000  # photos, at most, that the confidence is fitted to
 # Right answers, and wrong ones, that a fit of the confidence needs: 7 for each of its three
 # features (Vittinghoff and McCulloch, Relaxing the Rule of Ten Events per Variable, 2007).
@@ -124,8 +124,8 @@ class Index:
 
     Raises
     ------
-    VgeoError : a photo can't be read, which is looked for before any is described; or, where such
-        photos are skipped, none is left.
+    VgeoError : a photo can't be read, which strict looks for before any is described; or, where
+        such photos are skipped, none is left.
     """
 
     def __init__(
@@ -185,7 +185,8 @@ class Index:
         ------
         VgeoError : where strict, names the first photo that can't be read.
         """
-        missing, bad = {}, {}
+        missing: dict[str, bytes] = {}
+        bad: dict[str, str] = {}
         for path in paths:
             try:
                 photo = photo_key(path)
@@ -194,40 +195,37 @@ class Index:
             else:
                 if photo not in self.store:
                     missing[path] = photo
-        bad |= _unreadable(missing, problem)
         if strict:
+            bad |= unreadable(missing)
             refuse(bad, len(paths))
-        try:
-            self._describe(missing, bad, label)
-        except VgeoError:
-            if strict:
-                raise
-            # Damage within a file shows only when all of it is decoded.
-            left = [path for path in missing if missing[path] not in self.store]
-            bad |= _unreadable(left, self._damage)
-            self._describe(missing, bad, label)
+        while new := {k: p for p, k in missing.items() if p not in bad and k not in self.store}:
+            try:
+                self._describe(new, label)
+            except VgeoError:
+                # Batches are stored in order: what stopped them is in the first that is not stored.
+                batch = set([k for k in new if k not in self.store][:BATCH])
+                there = [path for path, photo in missing.items() if photo in batch]
+                damaged = [] if strict else unreadable(there, self._damage)
+                if not damaged:
+                    raise
+                bad |= damaged
         return bad
 
-    def _damage(self, path: str) -> VgeoError | None:
+    def _damage(self, path: FilePath) -> VgeoError | None:
         try:
             load_image(path, self.size)
         except VgeoError as error:
             return error
         return None
 
-    def _describe(self, missing: dict[str, bytes], bad: dict[str, str], label: str) -> None:
-        """Stores the descriptions of photos but for the bad ones.
+    def _describe(self, new: dict[bytes, str], label: str) -> None:
+        """Stores the descriptions of photos, {key: path}.
 
         Each batch is stored when it is done: a process that is stopped keeps the batches before.
-
-        Parameters
-        ----------
-        missing : the photos' keys.
         """
-        new = {k: p for p, k in missing.items() if p not in bad and k not in self.store}
         names = list(new)
-        with torch.inference_mode(), bar(label if new else None, len(new), "images") as counter:
-            for rows, images in load_batches(new.values(), 32, self.size):
+        with torch.inference_mode(), bar(label, len(new), "images") as counter:
+            for rows, images in load_batches(new.values(), BATCH, self.size):
                 descriptors, local = self._outputs(images)
                 keys_of_batch = [names[row] for row in rows]
                 self.store.put(keys_of_batch, descriptors.cpu().numpy(), local.cpu().numpy())
@@ -334,14 +332,6 @@ class Index:
         project = utm_projection(self.photos.zone, self.photos.south)
         lon, lat = project(xy[:, 0], xy[:, 1], inverse=True)
         return np.asarray(lat), np.asarray(lon)
-
-
-def _unreadable(paths: Iterable[str], test: Callable[[str], VgeoError | None]) -> dict[str, str]:
-    """{path: why} of the photos that a test finds something wrong with."""
-    paths = list(paths)
-    with ThreadPoolExecutor() as pool:
-        errors = zip(paths, pool.map(test, paths))
-        return {path: why(error, path) for path, error in errors if error}
 
 
 def open_describer(

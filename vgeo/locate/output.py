@@ -16,7 +16,7 @@ from PIL import Image
 
 from vgeo.errors import printable
 from vgeo.files import write
-from vgeo.locate.confidence import Calibration
+from vgeo.locate.confidence import Calibration, percent
 from vgeo.locate.index import SHOWN, Answers, Index
 from vgeo.photos.images import image_shape, load_image
 
@@ -121,10 +121,9 @@ def write_map(
             numbers = {"similarity": float(alike), "metres": metres}
             matches.append(photo(paths[k]) | numbers | dict(zip("xy", dots[k].tolist())))
         chance = row["confidence"]
-        percent = None if math.isnan(chance) else 100 * chance
-        if percent is not None and 1 <= percent <= 99:  # the page writes "< 1 %" and "> 99 %"
-            percent = round(percent)
-        place = {"id": f"q{i + 1}", "where": place_in_words(row), "percent": percent}
+        place: dict[str, Any] = {"id": f"q{i + 1}", "where": place_in_words(row)}
+        place |= {"percent": percent(chance), "known": not math.isnan(chance)}
+        place["sure"] = chance >= 0.495  # which is shown as 50 %
         place |= photo(row["file"]) | dict(zip("xy", points[i].tolist()))
         ends = " ".join(f"{match['x']} {match['y']}" for match in matches)
         places.append(place | {"matches": matches, "ends": ends})

@@ -12,6 +12,11 @@ import numpy as np
 from vgeo.errors import VgeoError, say
 from vgeo.models.geowarp import GRID
 
+# SQLite's codes for a file that can't be written.
+UNWRITABLE = {
+    *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL)
+}
+
 
 def user_cache() -> Path:
     """The folder for descriptions: $XDG_CACHE_HOME/vgeo/described, or ~/.cache/vgeo/described.
@@ -28,24 +33,15 @@ def user_cache() -> Path:
 def open_store(name: str, folder: str | os.PathLike | None = None) -> "Store":
     """The Store of a name in a folder, by default `user_cache()`.
 
-    Where it can't be written, a line says so, and the store is a temporary one.
+    Where it can't be written, a line says so, and what is new goes to temporary files.
     """
-    where = folder or "the user's cache folder"
+    advice = "set the variable XDG_CACHE_HOME to a folder that can be written"
     try:
         where = Path(folder or user_cache())
-        where.mkdir(parents=True, exist_ok=True)
-        if not os.access(where, os.W_OK):
-            raise PermissionError("it is read-only")
-        store = Store(where / name)
-        store.connection.execute("BEGIN IMMEDIATE")  # fails where the file is read-only
-        store.connection.rollback()
-        return store
-    except (OSError, RuntimeError, sqlite3.OperationalError) as error:
-        say(
-            f"{where}: can't be written ({error}), so the descriptions of the photos are not kept: "
-            "set the variable XDG_CACHE_HOME to a folder that can be written"
-        )
+    except RuntimeError as error:
+        say(f"the descriptions of the photos are not kept ({error}): {advice}")
         return Store(None)
+    return Store(where / name, "give another cache folder" if folder else advice)
 
 
 def photo_key(path: str | os.PathLike) -> bytes:
@@ -64,16 +60,44 @@ class Store:
     Parameters
     ----------
     path : the file. None for one in the folder of temporary files, which goes with the process.
+    advice : what to do where the file can't be written. A line then says so, what is in the file is
+        still read, and what is new goes to temporary files. None: such a file is refused.
     """
 
-    def __init__(self, path: str | os.PathLike | None):
+    def __init__(self, path: str | os.PathLike | None, advice: str | None = None):
         self.path = None if path is None else Path(path)
-        columns = "key BLOB PRIMARY KEY, descriptor BLOB, local BLOB"
+        self.advice = advice
         with self._explained():
-            if self.path:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.connection = sqlite3.connect(self.path or "", timeout=60)
-            self.connection.execute(f"CREATE TABLE IF NOT EXISTS photos ({columns})")
+            try:
+                if self.path:
+                    self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._connect(self.path or "")
+            except (sqlite3.Error, OSError) as error:
+                self._write_elsewhere(error)
+
+    def _connect(self, file: str | Path) -> None:
+        columns = "key BLOB PRIMARY KEY, descriptor BLOB, local BLOB"
+        self.connection = sqlite3.connect(file, timeout=60, uri=file == "")
+        self.connection.execute(f"CREATE TABLE IF NOT EXISTS main.photos ({columns})")
+
+    def _write_elsewhere(self, error: sqlite3.Error | OSError) -> None:
+        """Goes on in temporary files, beside what can be read; raises other errors again."""
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CANTOPEN) & 255
+        if self.path is None or self.advice is None or code not in UNWRITABLE:
+            raise error
+        say(
+            f"{self.path}: can't be written ({error}), so descriptions of new photos are not kept: "
+            f"{self.advice}"
+        )
+        kept, self.path = f"{self.path.absolute().as_uri()}?mode=ro", None
+        self._connect("")
+        try:
+            self.connection.execute("ATTACH ? AS kept", (kept,))
+            self.connection.execute("SELECT 1 FROM kept.photos LIMIT 1").fetchall()
+        except sqlite3.Error:  # there is no such file, or nothing in it
+            return
+        both = "SELECT * FROM main.photos UNION ALL SELECT * FROM kept.photos"
+        self.connection.execute(f"CREATE TEMP VIEW photos AS {both}")
 
     def __contains__(self, key: bytes) -> bool:
         return self._select("1", key) is not None
@@ -81,8 +105,16 @@ class Store:
     def put(self, keys: Sequence[bytes], descriptors: np.ndarray, local: np.ndarray) -> None:
         """Adds photos: descriptors float32 (N, D), local features float16 (N, C, GRID, GRID)."""
         rows = [(k, d.tobytes(), x.tobytes()) for k, d, x in zip(keys, descriptors, local)]
-        with self._explained(), self.connection:
-            self.connection.executemany("INSERT OR REPLACE INTO photos VALUES (?, ?, ?)", rows)
+        with self._explained():
+            try:
+                self._insert(rows)
+            except sqlite3.Error as error:
+                self._write_elsewhere(error)
+                self._insert(rows)
+
+    def _insert(self, rows: list[tuple[bytes, bytes, bytes]]) -> None:
+        with self.connection:
+            self.connection.executemany("INSERT OR REPLACE INTO main.photos VALUES (?, ?, ?)", rows)
 
     def descriptors(self, keys: Sequence[bytes]) -> np.ndarray:
         """The descriptors of photos in the store, float32 (N, D)."""
@@ -105,8 +137,11 @@ class Store:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
+            what = f"{self.path or 'temporary files'}: can't be used ({error})"
+            if getattr(error, "sqlite_errorcode", 0) & 255 == sqlite3.SQLITE_BUSY:
+                raise VgeoError(f"{what}: wait until the other process is done") from error
             raise VgeoError(
-                f"{self.path or 'temporary files'}: can't be used ({error}): free some space, make "
-                "its folder writable, set XDG_CACHE_HOME to another one, or remove the file to "
-                "describe all photos again"
+                f"{what}: free some space, make its folder writable, "
+                f"{self.advice or 'give another one'}, or remove the file to describe all photos "
+                "again"
             ) from error

@@ -187,11 +187,9 @@ def read_state(path: str | PathLike) -> State:
     except FileNotFoundError:
         raise VgeoError(f"{path}: no such checkpoint: check the path") from None
     except Exception as error:  # torch.load names no type for what it can't read
-        held = re.search(r"GLOBAL (\S+)", str(error))
         raise VgeoError(
-            f"{path}: not a checkpoint of tensors alone "
-            f"({f'it holds {held[1]}' if held else type(error).__name__}): save its state_dict "
-            "again with torch.save"
+            f"{path}: not a checkpoint of tensors alone ({_held(path) or type(error).__name__}): "
+            "save its state_dict again with torch.save"
         ) from None
     for _ in range(2):
         inside = [state[name] for name in STATE_DICTS if name in state] if _is_dict(state) else []
@@ -206,6 +204,16 @@ def read_state(path: str | PathLike) -> State:
             f"{path}: holds several networks ({some(state)}): save one network's state_dict"
         )
     return plain
+
+
+def _held(path: str | PathLike) -> str:
+    """Which classes a checkpoint holds that are not read; "" where that can't be seen."""
+    try:
+        with torch.serialization.safe_globals(NUMPY):
+            names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # torch.load raises almost anything on a damaged or old file
+        return ""
+    return f"it holds {some(names)}" if names else ""
 
 
 def _is_dict(value: object) -> bool:

@@ -70,7 +70,9 @@ class FourierConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, n, n) -> (B, c, m, m)."""
-        if x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        plain = self.stride == self.dilation == (1, 1) and self.groups == 1
+        fits = plain and x.dtype == torch.float32 and x.shape[2] == x.shape[3]
+        if x.device.type != "cpu" or not fits or torch.is_autocast_enabled("cpu"):
             return super().forward(x)
         side, kernel, padding = x.shape[2], self.kernel_size[0], int(self.padding[0])
         # the zeros on both sides of a map are the same zeros of a periodic map
@@ -99,6 +101,7 @@ def _spectrum(maps: Tensor, down: Tensor, along: Tensor) -> Tensor:
 
 
 @cache
+@torch.inference_mode(False)  # what re-ranking makes first serves trainings too
 def _waves(period: int, length: int, start: int = 0) -> tuple[Tensor, Tensor]:
     """Discrete Fourier transforms of the places start, start + 1, ... as float32 matrices.
 

@@ -125,8 +125,8 @@ class Depthwise(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, h, w)."""
-        trains = torch.is_grad_enabled() and torch.is_autocast_enabled("cpu")
-        if x.device.type != "cpu" or not trains:
+        trains = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
+        if x.device.type != "cpu" or not (trains and torch.is_autocast_enabled("cpu")):
             return super().forward(x)
         with torch.autocast("cpu", enabled=False):
             maps = super().forward(x.float().contiguous())
@@ -188,8 +188,10 @@ class GeoModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """`normalise`d images (B, 3, H, W) -> descriptors, float32 (B, dim) of unit length."""
-        trunk = self.trunk(images)  # (B, 128, H/8, W/8); EfficientNets (B, 160 or 80, H/16, W/16)
-        maps = self.upper(trunk)  # (B, 512, H/32, W/32); EfficientNets (B, 1280, H/32, W/32)
+        # ResNets (B, 128 or 512, H/8, W/8); EfficientNets (B, 160 or 80, H/16, W/16)
+        trunk = self.trunk(images)
+        # ResNets (B, 512 or 2048, H/32, W/32); EfficientNets (B, 1280, H/32, W/32)
+        maps = self.upper(trunk)
         return self.head(maps)  # (B, dim)
 
     def train(self, mode: bool = True) -> "GeoModel":
@@ -223,7 +225,7 @@ def build(backbone: str, weights: str | PathLike | None = None, dim: int = DIM) 
     if backbone not in BACKBONES:
         raise VgeoError(f"unknown backbone {backbone!r}: use one of {', '.join(BACKBONES)}")
     if weights == "city":
-        weights = packaged(backbone)
+        weights = _packaged(backbone)
     made = BACKBONES[backbone]
     net = made.make()
     if weights == "imagenet":
@@ -232,7 +234,7 @@ def build(backbone: str, weights: str | PathLike | None = None, dim: int = DIM) 
     return model if weights in (None, "imagenet") else load_weights(model, weights)
 
 
-def packaged(backbone: str) -> Path:
+def _packaged(backbone: str) -> Path:
     """The file of the package's starting weights for a backbone.
 
     Raises
@@ -251,7 +253,7 @@ def packaged(backbone: str) -> Path:
 def freeze(model: GeoModel, keep_statistics: bool = False) -> None:
     """Stops the training of the trunk, as CosPlace does, which keeps what it learned on ImageNet.
 
-    ResNet18 then trains layer3, layer4 and the head; EfficientNetV2-S its last two blocks and the
+    A ResNet then trains layer3, layer4 and the head; EfficientNetV2-S its last two blocks and the
     head; EfficientNet-Lite0 its last three stages and the head. Unlike in the original, the trunk's
     BatchNorm keeps its statistics too. An image then has the same trunk features in every model
     from one start, and they are computed once for all.
@@ -288,7 +290,7 @@ def folded(model: Network) -> Network:
     for part in copied.modules():
         if isinstance(part, GeoModel):
             blocks += part.modules()
-        elif isinstance(part, nn.Sequential):
+        elif isinstance(part, nn.Sequential) and type(part).forward is nn.Sequential.forward:
             blocks.append(part)
     for block in blocks:
         children = list(block.named_children())

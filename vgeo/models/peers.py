@@ -13,7 +13,6 @@ recognition", PAMI 2026.
 """
 
 import http.client
-import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -28,8 +27,8 @@ from torch import Tensor, nn
 
 from vgeo.errors import VgeoError
 from vgeo.models.convert import NUMPY, read_state
-from vgeo.models.network import IMAGENET_MEAN, IMAGENET_STD, build, normalise
-from vgeo.models.weights import DOWNLOAD_SECONDS, load_state, weights_hash
+from vgeo.models.network import build, normalise
+from vgeo.models.weights import impatient, load_state, weights_hash
 
 ALIKE = 0.01  # the most that a descriptor, of length 1, may change with the photos beside it
 HUGGING_FACE = "https://huggingface.co/"
@@ -134,11 +133,8 @@ class Peer(nn.Module):
     ----------
     size : pixels, both sides, that its images are resized to.
     dim : numbers in a descriptor.
-    normalisation : mean and deviation of the images, of values from 0 to 1, for red, green, blue.
     identity : JSON values that differ where descriptors can: a part of a cache's key.
     """
-
-    normalisation = IMAGENET_MEAN, IMAGENET_STD
 
     def __init__(self, net: nn.Module, size: int, dim: int, identity: dict[str, Any]):
         super().__init__()
@@ -202,7 +198,7 @@ def _downloaded(name: str, url: str) -> Path:
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with _impatient():
+            with impatient():
                 torch.hub.download_url_to_file(url, str(file))
         except (OSError, http.client.HTTPException) as error:
             raise _not_downloaded(name, error, [f"{url} as {file}"]) from None
@@ -214,7 +210,7 @@ def _from_hub(name: str, source: Repository) -> nn.Module:
     try:
         with (
             _careful(name, source) as load,
-            _impatient(),
+            impatient(),
             redirect_stdout(sys.stderr),  # it may print, and our own output may be JSON
             warnings.catch_warnings(action="ignore"),
         ):
@@ -336,14 +332,3 @@ def _careful(name: str, source: Repository) -> Iterator[Callable[..., Any]]:
     finally:
         hub.load, hub.load_state_dict_from_url = load, from_url
         huggingface_hub.hf_hub_download = from_hugging_face
-
-
-@contextmanager
-def _impatient() -> Iterator[None]:
-    """A server that does not answer is given up after DOWNLOAD_SECONDS."""
-    timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(DOWNLOAD_SECONDS)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(timeout)

@@ -4,7 +4,8 @@ import hashlib
 import http.client
 import json
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import TypeVar
@@ -29,7 +30,7 @@ def save_weights(
     path: str | PathLike,
     recipe: dict,
     dtype: torch.dtype | None = None,
-    bits: int | None = None,
+    in_bytes: bool = False,
 ) -> None:
     """Writes the tensors to `path` (.safetensors) and the recipe, JSON values, beside it (.json).
 
@@ -39,26 +40,24 @@ def save_weights(
     ----------
     dtype : the type in which floating-point tensors are stored, for example torch.float16; None
         keeps their own.
-    bits : 8 stores every floating-point tensor of two or more dimensions in int8, with a float32
-        scale for each of its output channels, which are dimension 0. Vectors are stored as without
-        it: BatchNorm's statistics need their range.
+    in_bytes : whether every floating-point tensor of two or more dimensions is stored in int8, with
+        a float32 scale for each of its output channels, which are dimension 0. Vectors are stored
+        as without it: BatchNorm's statistics need their range.
 
     Raises
     ------
-    VgeoError : a value is not finite, in the model or as `dtype`, or `bits` is neither None nor 8.
+    VgeoError : a value is not finite, in the model or as `dtype`.
     """
-    if bits not in (None, 8):
-        raise VgeoError(f"{path}: not saved: {bits} bits: weights have 8, or None for their own")
     path, state = Path(path), {}
     for name, tensor in _state(model_or_state).items():
-        in_bytes = bits == 8 and tensor.is_floating_point() and tensor.dim() > 1
-        if (wanted := torch.float32 if in_bytes else dtype) and tensor.is_floating_point():
-            tensor = tensor.to(wanted)
+        scaled = in_bytes and tensor.is_floating_point() and tensor.dim() > 1
+        if tensor.is_floating_point():
+            tensor = tensor.to(torch.float32 if scaled else dtype or tensor.dtype)
         if not tensor.isfinite().all():
             raise VgeoError(
                 f"{path}: not saved: {name} has values that are not finite as {tensor.dtype}"
             )
-        if in_bytes:
+        if scaled:
             tensor, state[name + SCALE] = _in_bytes(tensor)
         state[name] = tensor.contiguous()  # safetensors refuses layouts such as channels_last
     write(path.with_suffix(".json"), json.dumps(recipe, indent=2) + "\n")
@@ -158,12 +157,11 @@ def imagenet_state(url: str) -> State:
     VgeoError : the server can't be reached, or the file is damaged.
     """
     file = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
-    timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(DOWNLOAD_SECONDS)
     try:
-        return torch.hub.load_state_dict_from_url(
-            url, map_location="cpu", check_hash=True, weights_only=True
-        )
+        with impatient():
+            return torch.hub.load_state_dict_from_url(
+                url, map_location="cpu", check_hash=True, weights_only=True
+            )
     except (OSError, http.client.HTTPException) as error:
         raise VgeoError(
             f"ImageNet weights not reached ({error}): download {url} on a machine with a network "
@@ -174,6 +172,15 @@ def imagenet_state(url: str) -> State:
         raise VgeoError(
             f"{file}: damaged ImageNet weights ({reason}): delete it, or put {url} in its place"
         ) from None
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """A server that does not answer is given up after DOWNLOAD_SECONDS."""
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_SECONDS)
+    try:
+        yield
     finally:
         socket.setdefaulttimeout(timeout)
 

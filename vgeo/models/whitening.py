@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vgeo.errors import VgeoError
 from vgeo.models.network import GeoModel
 
-# Of 0.1 and 1, with nearly the same recalls on validation streets: docs/original.md.
+# 0.1 and 1 give nearly the same recalls on validation streets: docs/original.md.
 SHRINKAGE = 0.1
 
 

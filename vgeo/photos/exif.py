@@ -14,7 +14,7 @@ from pyproj import Transformer
 
 from vgeo.errors import VgeoError
 from vgeo.photos.images import open_image, unreadable_image
-from vgeo.photos.names import LAYOUT, check_degrees, wrap_heading
+from vgeo.photos.names import LAYOUT, check_degrees, month_of, wrap_heading
 
 GPS = ExifTags.GPS
 ADVICE = f"list it in a CSV of file,lat,lon, or name it {LAYOUT}"
@@ -99,8 +99,7 @@ def _heading(gps: dict[int, Any]) -> float:
 def _month(taken: str) -> int:
     """The month yyyymm of a date; 0 for none, such as blanks or "0000:00:00 00:00:00"."""
     date = re.match(r"(\d{4})[:/.-](\d\d)(?!\d)", taken)
-    year, month = map(int, date.groups()) if date else (0, 0)
-    return 100 * year + month if 1800 <= year <= 2200 and 1 <= month <= 12 else 0
+    return month_of(int(date[1]), int(date[2])) if date else 0
 
 
 def _text(value: Any) -> str:

@@ -2,18 +2,12 @@
 
 import os
 
-from vgeo.errors import VgeoError, printable
-from vgeo.photos.images import open_image
+from vgeo.errors import VgeoError, say
+from vgeo.photos.images import open_image, undecodable
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
     *(".heic", ".heif", ".hif", ".avif", ".jp2", ".j2k"),
-)
-# Photos that no installed library decodes. Of a camera's raw file Pillow decodes a thumbnail only.
-UNDECODABLE = (
-    *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mrw"),
-    *(".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw"),
-    *(".x3f", ".jxl"),
 )
 # What a file of any other ending is opened as. Pillow's other formats are no photos.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "HEIF", "AVIF", "JPEG2000")
@@ -33,7 +27,8 @@ def photo_files(folder: str) -> tuple[list[str], dict[str, str]]:
 
     A file whose ending is in SUFFIXES is a photo without being opened. A file of another ending is
     one if it begins as one of FORMATS does. Files and folders of other programs are neither photos
-    nor left out: names that begin with a dot, COPIES, OTHERS and OTHER_ENDINGS.
+    nor left out: names that begin with a dot, COPIES, OTHERS and OTHER_ENDINGS. A line counts such
+    folders.
 
     Returns
     -------
@@ -47,8 +42,10 @@ def photo_files(folder: str) -> tuple[list[str], dict[str, str]]:
     def stop(error: OSError) -> None:
         raise unlistable(error)
 
-    paths, left_out = [], {}
+    paths, left_out, unread = [], {}, []
     for parent, folders, names in os.walk(folder, onerror=stop, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        unread += [os.path.join(parent, name) for name in folders if _of_other_programs(name)]
         folders[:] = [name for name in folders if not _of_other_programs(name)]
         for link in filter(os.path.islink, (os.path.join(parent, name) for name in folders)):
             if f"{os.path.realpath(parent)}/".startswith(f"{os.path.realpath(link)}/"):
@@ -57,17 +54,21 @@ def photo_files(folder: str) -> tuple[list[str], dict[str, str]]:
             path, lower = os.path.join(parent, name), name.lower()
             if name.startswith(".") or lower.endswith(COPIES):
                 continue
-            if lower.endswith(UNDECODABLE):
-                ending = os.path.splitext(lower)[1]
-                left_out[path] = f"can't be decoded ({ending}): export it as JPEG"
+            if reason := undecodable(path):
+                left_out[path] = reason
             elif lower.endswith(SUFFIXES) or _begins_as_a_photo(path):
                 paths.append(path)
+    if unread:
+        say(
+            f"{folder}: {len(unread)} folders are not read, such as {min(unread)}: other programs "
+            "give these names, rename those that hold photos"
+        )
     return sorted(paths), left_out
 
 
 def _of_other_programs(folder: str) -> bool:
     lower = folder.lower()
-    return folder.startswith(".") or lower in OTHERS or lower.endswith(OTHER_ENDINGS)
+    return lower in OTHERS or lower.endswith(OTHER_ENDINGS)
 
 
 def _begins_as_a_photo(path: str) -> bool:
@@ -84,11 +85,6 @@ def unlistable(error: OSError) -> VgeoError:
         f"{error.filename}: can't be listed ({error.strerror}): correct its permissions or "
         "remove it"
     )
-
-
-def why(error: VgeoError, path: object) -> str:
-    """What a VgeoError says of a file, without the file's name in front."""
-    return str(error).removeprefix(f"{printable(path)}: ")
 
 
 def refuse(skipped: dict[str, str], count: int) -> None:

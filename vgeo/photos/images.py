@@ -1,9 +1,8 @@
 """Photos as tensors: one decoded photo, batches of them, and a quick check of many files."""
 
 import os
-import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -13,14 +12,20 @@ import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from vgeo.device import WHOLE, Share
-from vgeo.errors import VgeoError, result
+from vgeo.errors import VgeoError, printable, result
 
 AHEAD = 3  # batches that are decoded before they are asked for
 MOST_PIXELS = 300_000_000  # of one photo: phones take 200 million
+# Photos that no installed library decodes. Of a camera's raw file Pillow decodes a thumbnail only.
+UNDECODABLE = (
+    *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mrw"),
+    *(".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw"),
+    *(".x3f", ".jxl"),
+)
 FilePath = str | os.PathLike[str]
 
 pillow_heif.register_heif_opener()
-_opening = threading.Lock()
+Image.MAX_IMAGE_PIXELS = None  # Pillow warns from 89 million pixels on; open_image has MOST_PIXELS
 
 
 def open_image(path: FilePath, formats: tuple[str, ...] | None = None) -> Image.Image:
@@ -34,18 +39,23 @@ def open_image(path: FilePath, formats: tuple[str, ...] | None = None) -> Image.
 
     Raises
     ------
-    Exception : whatever the libraries raise, DecompressionBombError above MOST_PIXELS.
+    Exception : whatever the libraries raise, DecompressionBombError above MOST_PIXELS,
+        UnidentifiedImageError where the ending is in UNDECODABLE.
     """
-    with _opening:  # Pillow's own limit holds for the process and warns from 89 million pixels on
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            image = Image.open(path, formats=formats)
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
+    image = Image.open(path, formats=formats)
+    if reason := undecodable(path):
+        image.close()
+        raise UnidentifiedImageError(reason)
     if image.width * image.height > MOST_PIXELS:
         image.close()
         raise Image.DecompressionBombError(f"{image.width} x {image.height}")
     return image
+
+
+def undecodable(path: FilePath) -> str:
+    """Why a file whose ending is in UNDECODABLE can't be decoded, "" for any other file."""
+    ending = os.path.splitext(path)[1].lower()
+    return f"can't be decoded ({ending}): export it as JPEG" if ending in UNDECODABLE else ""
 
 
 def load_image(path: FilePath, size: int | tuple[int, int] | None = None) -> torch.Tensor:
@@ -104,6 +114,8 @@ def unreadable_image(path: FilePath, error: Exception) -> VgeoError:
         reason = "there is no such image: correct the path"
     elif os.path.isfile(path) and os.path.getsize(path) == 0:
         reason = "is empty (0 bytes): copy it again or remove it"
+    elif undecodable(path):
+        reason = undecodable(path)
     elif isinstance(error, UnidentifiedImageError):
         reason = "is not an image that Pillow can read: save it as JPEG or PNG, or remove it"
     elif isinstance(error, Image.DecompressionBombError):
@@ -129,10 +141,8 @@ def check_images(paths: Iterable[FilePath]) -> None:
     Damage between a right beginning and a right end is left to `load_image`.
     """
     paths = list(paths)
-    with ThreadPoolExecutor() as pool:
-        problems = [error for error in pool.map(problem, paths) if error]
-    if problems:
-        raise VgeoError(f"{problems[0]} ({len(problems)} of {len(paths)} images can't be read)")
+    for path, reason in (bad := unreadable(paths)):
+        raise VgeoError(f"{path}: {reason} ({len(bad)} of {len(paths)} images can't be read)")
 
 
 def problem(path: FilePath) -> VgeoError | None:
@@ -144,13 +154,28 @@ def problem(path: FilePath) -> VgeoError | None:
             end = file.read()
         jpeg = start[:3] == b"\xff\xd8\xff" and end[2:] == b"\xff\xd9"
         png = start == b"\x89PNG" and end == b"\xaeB`\x82"
-        if not (jpeg or png):
-            load_image(path, 1)  # small, because a large photo takes gigabytes
+        if not (jpeg or png) or undecodable(path):
+            load_image(path, 1)  # all pixels are decoded, the tensor is small
     except VgeoError as error:
         return error
     except OSError as error:
         return unreadable_image(path, error)
     return None
+
+
+def unreadable(
+    paths: Iterable[FilePath], test: Callable[[FilePath], VgeoError | None] = problem
+) -> list[tuple[str, str]]:
+    """[(path, why)] of the images that a test, run by threads, finds something wrong with."""
+    paths = list(paths)
+    with ThreadPoolExecutor() as pool:
+        errors = zip(paths, pool.map(test, paths), strict=True)
+        return [(os.fspath(path), why(error, path)) for path, error in errors if error]
+
+
+def why(error: VgeoError, path: object) -> str:
+    """What a VgeoError says of a file, without the file's name in front."""
+    return str(error).removeprefix(f"{printable(path)}: ")
 
 
 def load_batches(

@@ -7,16 +7,15 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from vgeo.errors import VgeoError
-from vgeo.photos.folders import why
-from vgeo.photos.images import one_line
+from vgeo.errors import VgeoError, say
+from vgeo.photos.images import one_line, why
 from vgeo.photos.names import (
     AGREE,
     check_degrees,
     check_utm,
+    month_of,
     number,
     utm_projection,
-    whole_month,
     wrap_heading,
 )
 
@@ -35,7 +34,7 @@ ANSWERS = "bestmatch"  # a column of the answers of `vgeo locate`
 
 
 class Unclear(VgeoError):
-    """A value with several meanings. It refuses the list: other lines may hold more of them."""
+    """A position with several meanings. It refuses the list: other lines may hold more of them."""
 
 
 class Entry(NamedTuple):
@@ -66,7 +65,8 @@ def read_list(path: str) -> tuple[list[Entry], bool, dict[str, str]]:
 
     Columns are parted by commas, semicolons or tabs. A decimal comma is read as a point, a
     backslash as a slash, a date as its month. Where a list has both degrees and metres, the metres
-    count, in the zone that the degrees say.
+    count, in the zone that the degrees say. A heading or month that is not clear counts as unknown,
+    and a line says how many there are.
 
     Returns
     -------
@@ -76,7 +76,7 @@ def read_list(path: str) -> tuple[list[Entry], bool, dict[str, str]]:
 
     Raises
     ------
-    VgeoError : the columns are not understood, or a line has several meanings; names the line.
+    VgeoError : the columns are not understood, or a position has several meanings; names the line.
     """
     folder, lines = os.path.dirname(path), _lines(path)
     written = next(lines, (1, []))[1]
@@ -95,23 +95,25 @@ def read_list(path: str) -> tuple[list[Entry], bool, dict[str, str]]:
     entries: list[Entry] = []
     skipped: dict[str, str] = {}
     seen: dict[str, int] = {}
+    unclear: list[str] = []
     width = 1 + max(header.values())
     for line, values in lines:
         while len(values) > width and not values[-1].strip():  # empty columns at the end
             values.pop()
         unnamed = (value for value, column in zip(values, written) if not column.strip())
-        if not width <= len(values) <= len(written) or any(map(str.strip, unnamed)):
-            raise VgeoError(
-                f"{path} line {line}: {len(values)} values for {len(written)} columns: correct the "
-                "line"
-            )
+        odd = f"{len(values)} values for {len(written)} columns: correct the line"
+        if len(values) > len(written) or any(map(str.strip, unnamed)):  # perhaps decimal commas
+            raise VgeoError(f"{path} line {line}: {odd}")
+        if len(values) < width:
+            skipped[f"{path} line {line}"] = odd
+            continue
         row = {column: values[place].strip() for column, place in header.items()}
         name = f"{path} line {line} ({row['file']})"
         image = _on_disk(folder, row["file"])
         earlier = seen.setdefault(os.path.normpath(image), line)
-        if earlier != line:
-            raise VgeoError(f"{name}: the file is also on line {earlier}: remove one")
         try:
+            if earlier != line:
+                raise VgeoError(f"{name}: the file is also on line {earlier}: remove one")
             if not os.path.isfile(image):
                 raise VgeoError(
                     f"{name}: there is no such file in the CSV's folder: correct the line or "
@@ -125,15 +127,21 @@ def read_list(path: str) -> tuple[list[Entry], bool, dict[str, str]]:
                 lat, lon = _number(row["lat"], "lat", name), _number(row["lon"], "lon", name)
                 check_degrees(lat, lon, name)
                 x, y = _of_both(x, y, lat, lon, name) if in_metres else (lat, lon)
-            turn = row.get("heading")
-            heading = wrap_heading(_number(turn, "heading", name) if turn else math.nan, name)
-            month = _month(row.get("month", ""), name)
         except Unclear:
             raise
         except VgeoError as error:
             skipped[name] = why(error, name)
         else:
-            entries.append(Entry(image, x, y, heading, month))
+            heading, month = _heading(row.get("heading", "")), _month(row.get("month", ""))
+            for column, value in (("heading", heading), ("month", month)):
+                if value is None:
+                    unclear.append(f"line {line} ({row['file']}), {column} {row[column]!r}")
+            entries.append(Entry(image, x, y, math.nan if heading is None else heading, month or 0))
+    if unclear:
+        say(
+            f"{path}: {len(unclear)} headings or months are not clear and count as unknown, the "
+            f"first: {unclear[0]}: write degrees of 0 to 360 and yyyymm, such as 201704"
+        )
     return entries, not in_degrees, skipped
 
 
@@ -161,6 +169,8 @@ def _header(written: list[str], path: str) -> dict[str, int]:
     plain = [re.sub(r"[\W_]", "", column.lower()) for column in written]
     header = {ANSWERS: plain.index(ANSWERS)} if ANSWERS in plain else {}
     for column, names in NAMES.items():
+        if column.startswith("utm") and {"lat", "lon"} <= header.keys():
+            names = names[:1]  # an easting beside degrees may be of a national grid
         name = next((name for name in names if name in plain), "")
         if plain.count(name) > 1 and name:
             raise VgeoError(f"{path}: the column {column} is there twice: keep one")
@@ -206,9 +216,17 @@ def _of_both(east: float, north: float, lat: float, lon: float, name: str) -> tu
     )
 
 
-def _month(text: str, name: str) -> int:
-    """The month yyyymm of a month or a date, 0 where it is empty."""
-    if not text:
+def _heading(text: str) -> float | None:
+    """The heading of a list, NaN where it is empty, None where it is not clear."""
+    try:
+        return wrap_heading(_number(text, "heading", ""), "") if text else math.nan
+    except VgeoError:
+        return None
+
+
+def _month(text: str) -> int | None:
+    """The month yyyymm of a month or a date, 0 where it is empty or zeros, None where not clear."""
+    if not re.search(r"[^\W_0]", text):
         return 0
     forms = (
         r"(?P<y>\d{4})(?P<m>\d\d)(\d\d)?(\.0)?",
@@ -218,13 +236,9 @@ def _month(text: str, name: str) -> int:
     )
     for form in forms:
         if date := re.fullmatch(form, text):
-            return whole_month(100 * int(date["y"]) + int(date["m"]), name)
+            return month_of(int(date["y"]), int(date["m"])) or None
     if date := re.fullmatch(r"(\d\d?)([-/])(\d\d?)\2(\d{4})( .*)?", text):
         one, other = sorted((int(date[1]), int(date[3])))
         if one == other or other > 12:
-            return whole_month(100 * int(date[4]) + one, name)
-        raise Unclear(
-            f"{name}: month {text} may be month {one} or {other}: write it as yyyymm, such as "
-            "201704"
-        )
-    return whole_month(number(text, "month", name), name)
+            return month_of(int(date[4]), one) or None
+    return None

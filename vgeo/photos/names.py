@@ -153,10 +153,17 @@ def latitude_band(lat: float) -> str:
 
 def _month_of_name(text: str, name: object) -> int:
     """The month yyyymm of a name's YYYYMMDD_hhmmss, of which any part may be left off."""
+    if not text.strip("0_ T"):  # empty, or zeros for unknown
+        return 0
     date = re.fullmatch(r"(\d{4})(\d\d)?(\d\d)?([_ T]?\d{0,6})?", text)
-    if text and not date:
-        raise VgeoError(f"{name}: month {text} is not yyyymm, such as 201704: correct it")
-    return whole_month(int("".join(date.groups()[:2])), name) if date and date[2] else 0
+    if date and not date[2]:
+        return 0
+    month = month_of(int(date[1]), int(date[2])) if date else 0
+    if not month:
+        raise VgeoError(
+            f"{name}: month {text} is not yyyymm, such as 201704: correct it or leave it empty"
+        )
+    return month
 
 
 # The checks of single values. `name` says in an error which photo the value belongs to.
@@ -208,14 +215,9 @@ def wrap_heading(heading: float, name: object) -> float:
     return 0.0 if heading > 359.99998 else heading  # float32 would round it up to 360
 
 
-def whole_month(month: float, name: object) -> int:
-    """The month yyyymm as an int; 0, unknown, stays."""
-    year, of_year = divmod(month, 100)
-    if month and not (1800 <= year <= 2200 and of_year in range(1, 13)):
-        raise VgeoError(
-            f"{name}: month {month:g} is not yyyymm, such as 201704: correct it or leave it empty"
-        )
-    return int(month)
+def month_of(year: int, month: int) -> int:
+    """The month yyyymm; 0, unknown, where there is no such month or the year is not of a photo."""
+    return 100 * year + month if 1800 <= year <= 2200 and 1 <= month <= 12 else 0
 
 
 def zone_name(zone: int | None, south: bool) -> str:

@@ -15,14 +15,14 @@ import pandas as pd
 
 from vgeo.errors import VgeoError
 from vgeo.photos.exif import read_exif
-from vgeo.photos.folders import SUFFIXES, photo_files, refuse, unlistable, why
-from vgeo.photos.images import FilePath
+from vgeo.photos.folders import SUFFIXES, photo_files, refuse, unlistable
+from vgeo.photos.images import FilePath, why
 from vgeo.photos.lists import is_list, read_list
 from vgeo.photos.names import parse_name, utm_projection, zone_name
 
 COLUMNS = {"path": "str", "utm_east": "f8", "utm_north": "f8", "heading": "f4", "month": "i4"}
 Row = tuple[str, float, float, float, int]  # values of COLUMNS, or with lat, lon in place of UTM
-Zone = tuple[int | None, bool]  # and whether it is of the southern hemisphere
+Zone = tuple[int | None, bool | None]  # and whether it is of the southern hemisphere
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,10 +104,11 @@ def read_photos(source: FilePath, what: str = "photos", strict: bool = True) -> 
           CSV's folder. See `vgeo.photos.lists`.
 
         Latitudes and longitudes go to one UTM zone, that of their mean longitude. So do names of
-        several zones where all of them hold degrees.
+        several zones, where those of all zones but the one with most names hold degrees.
     what : what the photos are, for messages.
     strict : whether a photo that can't be used is refused. It is skipped otherwise: where it has no
-        position, one that contradicts itself, or one far from most others'.
+        position, one that contradicts itself, or one that is far from most others' or can't be
+        compared with theirs.
 
     Raises
     ------
@@ -115,13 +116,13 @@ def read_photos(source: FilePath, what: str = "photos", strict: bool = True) -> 
     """
     source = os.fspath(source)
     if os.path.isdir(source):
-        photos = _from_folder(source, strict)
+        photos = _from_folder(source)
     elif not os.path.isfile(source):
         raise VgeoError(
             f"{source}: there is no such folder of {what}: correct the path or put the images there"
         )
     elif source.lower().endswith(".csv"):
-        photos = _from_list(source, strict)
+        photos = _from_list(source)
     else:
         raise VgeoError(
             f"{source}: is a file, not {what}: give a folder of images or a .csv of file,lat,lon"
@@ -135,7 +136,7 @@ def read_photos(source: FilePath, what: str = "photos", strict: bool = True) -> 
     return photos
 
 
-def _from_folder(folder: str, strict: bool) -> Photos:
+def _from_folder(folder: str) -> Photos:
     try:
         names = os.listdir(folder)
     except OSError as error:
@@ -147,14 +148,20 @@ def _from_folder(folder: str, strict: bool) -> Photos:
             f"{folder}: holds {len(lists)} CSV files ({lists[0]}, {lists[1]}): give the path of one"
         )
     if lists:
-        return _from_list(os.path.join(folder, lists[0]), strict)
+        return _from_list(os.path.join(folder, lists[0]))
     paths, left_out = photo_files(folder)
     bases = map(os.path.basename, paths)
     named = any(name.startswith("@") and name.count("@") > 2 for name in bases)
-    photos = (_from_names if named else _from_exif)(folder, paths, strict)
+    photos = (_from_names if named else _from_exif)(folder, paths)
+    skipped = left_out | photos.skipped
     if tables and not len(photos):  # perhaps one of them is meant as the list
-        return _from_list(os.path.join(folder, tables[0]), strict)
-    return replace(photos, skipped=left_out | photos.skipped)
+        try:
+            return _from_list(os.path.join(folder, tables[0]))
+        except VgeoError as error:
+            for path, reason in skipped.items():
+                raise VgeoError(f"{error}; and {path}: {reason}") from error
+            raise
+    return replace(photos, skipped=skipped)
 
 
 def _each(
@@ -179,33 +186,26 @@ def _table(rows: list[Row]) -> pd.DataFrame:
     return table.sort_values("path", ignore_index=True)
 
 
-def _in_one_zone(rows: list[Row], root: str, source: str, strict: bool) -> Photos:
+def _in_one_zone(rows: list[Row], root: str) -> Photos:
     """The Photos of rows with lat, lon, projected to the UTM zone of their mean longitude.
 
-    Rows more than 6 degrees of longitude from it are refused or, unless strict, skipped; the mean
-    is then that of the zone with most rows.
+    Where a row is more than 6 degrees of longitude from it, the mean is that of the zone with most
+    rows, and all rows that are more than 6 degrees from that are skipped.
     """
     if not rows:
         return Photos(_table([]), root)
     lat, lon = np.array([row[1:3] for row in rows]).T
-    zones = (lon + 180) // 6
-    most = zones == Counter(zones.tolist()).most_common(1)[0][0]
-    around = lon if strict else lon[most]
-    mean = np.degrees(np.angle(np.exp(1j * np.radians(around)).mean()))  # holds across 180 degrees
-    off = np.abs((lon - mean + 180) % 360 - 180)
-    if strict and off.max() > 6:
-        far = off.argmax()
-        raise VgeoError(
-            f"{source}: lon {lon[far]:g} of {rows[far][0]} is {off[far]:.0f} degrees from the "
-            "mean: correct it or split the list"
-        )
+    mean = _around(lon)
+    if _apart(lon, mean).max() > 6:
+        zones = (lon + 180) // 6
+        mean = _around(lon[zones == Counter(zones.tolist()).most_common(1)[0][0]])
+    off = _apart(lon, mean)
     near = off <= 6
     skipped = {
-        rows[i][
-            0
-        ]: f"lon {lon[i]:g} is {off[i]:.0f} degrees from most photos: correct it or index it "
-        "with photos of its place"
-        for i in np.flatnonzero(~near)
+        row[0]: f"lon {x:g} is {far:.0f} degrees from most photos: correct it or keep photos of "
+        "another place by themselves"
+        for row, x, far in zip(rows, lon, off, strict=True)
+        if far > 6
     }
     zone, south = int((mean + 180) // 6) % 60 + 1, bool(lat[near].mean() < 0)
     east, north = utm_projection(zone, south)(lon, lat)
@@ -214,47 +214,67 @@ def _in_one_zone(rows: list[Row], root: str, source: str, strict: bool) -> Photo
     return Photos(_table(kept), root, zone, south, skipped)
 
 
-def _from_names(folder: str, paths: list[str], strict: bool) -> Photos:
+def _around(lon: npt.NDArray[np.float64]) -> float:
+    """The mean of longitudes in degrees, also across 180 degrees."""
+    return float(np.degrees(np.angle(np.exp(1j * np.radians(lon)).mean())))
+
+
+def _apart(lon: npt.NDArray[np.float64], mean: float) -> npt.NDArray[np.float64]:
+    """Degrees, 0 to 180, between longitudes and their mean."""
+    return np.abs((lon - mean + 180) % 360 - 180)
+
+
+def _from_names(folder: str, paths: list[str]) -> Photos:
     found, skipped = _each(parse_name, paths, threads=1)
     zones: dict[Zone, list[tuple[str, dict[str, Any]]]] = {}
     for path, fields in found:
-        south = bool(fields["letter"]) and fields["letter"] < "N"
+        known = fields["zone"] and fields["letter"]  # without a letter it may be north or south
+        south = fields["letter"] < "N" if known else None
         zones.setdefault((fields["zone"], south), []).append((path, fields))
-    rows: dict[Zone, list[Row]] = {
-        zone: [(path, *(fields[key] for key in list(COLUMNS)[1:])) for path, fields in members]
-        for zone, members in zones.items()
-    }
-    if len(zones) < 2:
-        only = next(iter(zones), (None, False))
-        return Photos(_table(rows.get(only, [])), folder, *only, skipped)
+    if not zones:
+        return Photos(_table([]), folder, skipped=skipped)
+    most = max(zones, key=lambda zone: len(zones[zone]))
+    rows: dict[Zone, list[Row]] = {}
+    for zone, members in zones.items():
+        for path, fields in members:
+            placed = None not in most + zone and np.isfinite(fields["lat"] + fields["lon"])
+            if placed or zone == most:
+                row = (path, *(fields[key] for key in list(COLUMNS)[1:]))
+                rows.setdefault(zone, []).append(row)
+            else:
+                skipped[path] = (
+                    f"is in {_in_words(zone)}, most photos are in {_in_words(most)}: their metres "
+                    "don't compare, keep to one zone in a folder or write zone, letter, lat and "
+                    "lon into each name"
+                )
+    if len(rows) == 1:
+        number, south = most
+        known = None if south is None else number
+        return Photos(_table(rows[most]), folder, known, bool(south), skipped)
     in_degrees: list[Row] = []
-    for (zone, south), members in zones.items():
-        lost = [path for path, fields in members if np.isnan(fields["lat"] + fields["lon"])]
-        if zone is None or lost:
-            (first, ((path, _), *_)), (second, ((other, _), *_)) = list(zones.items())[:2]
-            raise VgeoError(
-                f"{other}: is in UTM zone {zone_name(*second)}, {path} in {zone_name(*first)}: "
-                "their metres don't compare, keep to one zone in a folder or write lat and lon "
-                "into each name"
-            )
-        easts, norths = np.array([row[1:3] for row in rows[zone, south]]).T
-        lon, lat = utm_projection(zone, south)(easts, norths, inverse=True)
-        placed = zip(rows[zone, south], lat, lon, strict=True)
-        in_degrees += [(row[0], y, x, *row[3:]) for row, y, x in placed]
-    photos = _in_one_zone(in_degrees, folder, folder, strict)
+    for (number, south), some in rows.items():
+        easts, norths = np.array([row[1:3] for row in some]).T
+        lon, lat = utm_projection(number or 0, bool(south))(easts, norths, inverse=True)
+        in_degrees += [(row[0], y, x, *row[3:]) for row, y, x in zip(some, lat, lon, strict=True)]
+    photos = _in_one_zone(in_degrees, folder)
     return replace(photos, skipped=skipped | photos.skipped)
 
 
-def _from_exif(folder: str, paths: list[str], strict: bool) -> Photos:
+def _in_words(zone: Zone) -> str:
+    number, south = zone
+    return "an unknown UTM zone" if south is None else f"UTM zone {zone_name(number, south)}"
+
+
+def _from_exif(folder: str, paths: list[str]) -> Photos:
     found, skipped = _each(read_exif, paths, threads=os.cpu_count() or 1)
-    photos = _in_one_zone([(path, *row) for path, row in found], folder, folder, strict)
+    photos = _in_one_zone([(path, *row) for path, row in found], folder)
     return replace(photos, skipped=skipped | photos.skipped)
 
 
-def _from_list(path: str, strict: bool) -> Photos:
+def _from_list(path: str) -> Photos:
     entries, metres, skipped = read_list(path)
     folder = os.path.dirname(path)
     if metres:
         return Photos(_table(list(entries)), folder, skipped=skipped)
-    photos = _in_one_zone(list(entries), folder, path, strict)
+    photos = _in_one_zone(list(entries), folder)
     return replace(photos, skipped=skipped | photos.skipped)

@@ -15,7 +15,7 @@ from vgeo.files import write
 from vgeo.report import original, tables
 from vgeo.report.claims import ALPHA, TESTED, VERDICTS, by_family, verdict_counts
 from vgeo.report.measures import NAMES
-from vgeo.study.rows import DATASETS, FAMILIES, LITE, RESNET
+from vgeo.study.rows import DATASETS, FAMILIES
 
 DECIDED = VERDICTS[:3]  # all but "no data"
 BEGIN, END = "<!-- findings -->", "<!-- /findings -->"
@@ -71,8 +71,7 @@ def changes(ledger: pd.DataFrame) -> pd.DataFrame:
 
     A family's last line holds the counts of DECIDED.
     """
-    rows, everywhere = [], list(ledger["dataset"].dropna().unique())
-    everywhere = [name for name in everywhere if name]  # costs have none
+    rows = []
     for change in CHANGES:
         about = ledger[ledger["section"].astype(str).isin(change.sections)]
         row: dict[str, list[str]] = {QUOTED: [], CLAIMED: []}
@@ -83,12 +82,12 @@ def changes(ledger: pd.DataFrame) -> pd.DataFrame:
             for word, claim in change.shown.items():
                 chosen = _is(of_family, claim=names[claim], metric="R@1")
                 shown = original.rows_of(of_family[chosen])
-                where = [row.dataset for row in shown]
+                where = [each.dataset for each in shown]
                 if family == FAMILIES[0]:
                     row[QUOTED] += [f"{word}“{each.quote}”" for each in shown[:1]]
                     printed = [f"{each.reported:+.1f}" for each in shown]
                     row[CLAIMED].append(word + ", ".join(printed))
-                place = "" if where == everywhere else f"{_listed(where)} "
+                place = "" if where == list(DATASETS) else f"{_listed(where)} "
                 row[family].append(word + place + ", ".join(map(_effect, shown)))
             counts = of_family["verdict"].value_counts().reindex(DECIDED, fill_value=0)
             row[family].append(" / ".join(map(str, counts)))
@@ -130,7 +129,7 @@ def limits(results: str | os.PathLike) -> list[str]:
 
 
 def _training(starts: pd.DataFrame) -> str:
-    """What each backbone starts from, and how far CosFace's training moves the R@1 of two starts.
+    """What each backbone starts from, and how far CosFace's training moves its R@1.
 
     Parameters
     ----------
@@ -140,9 +139,8 @@ def _training(starts: pd.DataFrame) -> str:
         f"{_listed([NAMES[name] for name in backbones])} from {START[str(weights)]}"
         for weights, backbones in starts.groupby("weights", sort=False)["backbone"].unique().items()
     ]
-    shown = starts[starts["backbone"].isin([RESNET, LITE])]
-    text = f"Trainings start: {', '.join(each)}. {training_moves(shown)}"
-    least = shown.groupby("backbone", sort=False)["p"].min()
+    text = f"Trainings start: {', '.join(each)}. {training_moves(starts)}"
+    least = starts.groupby("backbone", sort=False)["p"].min()
     if still := [NAMES[name] for name in least[~(least < ALPHA)].index]:
         text += f" So comparisons of {_listed(still)}'s trainings say little about the techniques."
     return text

@@ -20,7 +20,7 @@ from vgeo.report.original import rows_of
 from vgeo.report.tables import best_published, measured, paired_tests
 from vgeo.retrieval.describe import describe
 from vgeo.retrieval.metrics import recall
-from vgeo.study.rows import EFFNET, LITE, RESNET, Evaluation
+from vgeo.study.rows import EFFNET, LITE, RESNET, TRAININGS, Evaluation
 from vgeo.training.augment import recoloured
 from vgeo.training.geowarp import mean_corner_error, self_supervised_pairs
 from vgeo.training.losses import MARGINS, psi
@@ -30,7 +30,12 @@ if TYPE_CHECKING:
 
 IN_DOMAIN = "sf-xs"  # its queries are of the city that the training photos show
 NAMES = {RESNET: "ResNet18", EFFNET: "EfficientNetV2-S", LITE: "EfficientNet-Lite0"}
-PLAIN = {RESNET: "CosFace", EFFNET: "EffV2s", LITE: "EffLite0"}  # each one's training by CosFace
+# of each backbone, its training by CosFace alone
+PLAIN = {
+    row.backbone: name
+    for name, row in TRAININGS.items()
+    if row.margin == "CosFace" and not row.technique
+}
 
 
 def dataset_counts(datasets: Mapping[str, Dataset]) -> pd.DataFrame:

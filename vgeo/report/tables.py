@@ -106,7 +106,7 @@ def paired_in_families(
     """
     first = conditions_of(number, FAMILIES[0])
     others = [name for name in first if name != against] if others is None else others
-    second = [counterpart(number, name) for name in others]
+    second = [other for name in others if (other := counterpart(number, name)) != name]
     tests = [
         paired_tests(results, against, others, n),
         paired_tests(results, counterpart(number, against), second, n),

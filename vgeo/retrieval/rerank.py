@@ -65,41 +65,49 @@ def pair_scores(
     starts = list(share().of(range(0, len(pairs), chunk)))
     chunks = [pairs[start : start + chunk] + [0, first] for start in starts]
 
-    def load(images: np.ndarray) -> Iterator[Tensor]:
-        """Batches of images, rows of `paths`, uint8, on the device."""
-        for rows, batch in load_batches([paths[i] for i in images], batch_size, size):
-            batch, bright = batch.to(device), torch.from_numpy(images[rows] >= first).to(device)
+    known: dict[int, np.ndarray] = {}  # row of `paths`: local features of the image as it is
+
+    def load(wanted: list[int]) -> Iterator[Tensor]:
+        """Batches of images, uint8, on the device; those that are not known yet are encoded."""
+        for rows, batch in load_batches([paths[i] for i in wanted], batch_size, size):
+            numbers = [wanted[row] for row in rows]
+            batch, bright = batch.to(device), torch.tensor(numbers, device=device) >= first
             batch[bright] = darken(batch[bright], brightness)
+            if new := [k for k, i in enumerate(numbers) if i not in known]:
+                found = local(normalise(batch[new])).half().cpu().numpy()
+                known.update((numbers[k], each.copy()) for k, each in zip(new, found))
             yield batch
 
-    used = np.unique(np.concatenate([np.empty((0, 2), int), *chunks]))
-    encoded, mine = [], []
-    with autocast(device, precision):
-        with bar(progress and f"{progress}, encoding", len(used), "images") as counter:
-            for batch in load(used):
-                encoded.append(local(normalise(batch)).half().cpu().numpy())
-                counter.update(len(batch))
-        features = np.concatenate(encoded) if encoded else np.empty(0)
-        with bar(progress, sum(map(len, chunks)), "pairs") as counter:
-            for start, part in zip(starts, chunks):
-                near, rows = np.unique(part, return_inverse=True)
-                images = torch.cat(list(load(near))) if warped else None
-                places = np.searchsorted(used, near)
-                for some in torch.from_numpy(rows.reshape(part.shape).T).split(batch_size // 2, 1):
-                    known = features[places[some]]
-                    a, b = torch.from_numpy(known).to(device).float()
-                    if images is not None:
-                        corners = symmetric(regression, a, b).transpose(0, 1).flatten(0, 1)
-                        both = normalise(images[some.flatten().to(device)])
-                        a, b = local(warp(both, corners)).chunk(2)
-                    scores = (a * b).sum(1).mean((1, 2)).cpu().numpy()
-                    mine.append((start, scores))
-                    start += len(scores)
-                    counter.update(len(scores))
+    mine = []
+    with autocast(device, precision), bar(progress, sum(map(len, chunks)), "pairs") as counter:
+        for start, part in zip(starts, chunks):
+            near, rows = np.unique(part, return_inverse=True)
+            numbers = near.tolist()
+            loaded = list(load(numbers if warped else [i for i in numbers if i not in known]))
+            features = torch.from_numpy(np.stack([known[i] for i in numbers])).to(device).float()
+            places = torch.from_numpy(rows.reshape(part.shape).T).to(device)
+            a, b = features[places]
+            if warped:
+                images, corners = torch.cat(loaded), symmetric(regression, a, b)
+                each = batch_size // 2
+                for some, at in zip(places.split(each, 1), corners.split(each)):
+                    both = normalise(images[some.flatten()])
+                    a, b = local(warp(both, at.transpose(0, 1).flatten(0, 1))).chunk(2)
+                    mine.append((start, _alike(a, b)))
+                    start += len(at)
+                    counter.update(len(at))
+            else:
+                mine.append((start, _alike(a, b)))
+                counter.update(len(part))
     scores = np.empty(len(pairs), np.float32)
     for start, some in gathered(mine):
         scores[start : start + len(some)] = some
     return scores
+
+
+def _alike(a: Tensor, b: Tensor) -> np.ndarray:
+    """The mean inner products, float32 (P,), of local features (P, C, GRID, GRID)."""
+    return (a * b).sum(1).mean((1, 2)).cpu().numpy()
 
 
 def rerank(predictions: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

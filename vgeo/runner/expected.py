@@ -1,33 +1,31 @@
 """The time left of a run, from what an earlier run of the same results took.
 
-`results/expected.json` of the clone holds what each notebook and its steps took in released runs.
-`vgeo release runs/city` writes the entry of the run that it releases. For a run that is not
-released, `python -m vgeo.runner.expected runs/smoke` writes it. The file lies outside the package:
-a changed file of the package makes every notebook be executed again.
+The record of a released run, `results/city/run.json` of the clone, says what each notebook and its
+steps took. For a run that is not released, `python -m vgeo.runner.expected runs/smoke` writes that
+into `results/expected.json`. Both lie outside the package: a changed file of the package makes
+every notebook be executed again.
 """
 
+import argparse
 import json
 import os
 import re
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from vgeo import files
+from vgeo.errors import VgeoError
 from vgeo.runner.record import BEFORE, read
 from vgeo.study.folders import clone
 from vgeo.study.study import Study
 
 Parts = dict[str, dict[str, list]]  # {notebook or BEFORE: {name: [how many steps, seconds of all]}}
 
+EXPECTED = "expected.json"
 OTHER = "other"  # stands for what a notebook does outside its steps
 MATERIAL = 0.05  # the share of a run's expected seconds below which nothing can be said
-SEEDED = ("mined", "soups", "descriptors", "predictions", "pairs", "train ", "soup of ")
-
-
-def expected_file() -> Path:
-    """The file of what runs took."""
-    return clone() / "results" / "expected.json"
+# Kinds of steps, and beginnings of models' labels, that are made anew for every seed.
+SEEDED = ("views", "mined", "soups", "descriptors", "predictions", "pairs", "train ", "soup of ")
 
 
 def name_of(step: dict) -> str:
@@ -44,7 +42,7 @@ def parts_of(content: dict) -> Parts:
 
     A step belongs to the first notebook that used it. Its seconds contain those of the steps inside
     it. They are scaled to what the notebook's steps of that kind took without the steps inside
-    them. So the run must have begun with an empty cache and must not have been stopped.
+    them. Of a step that the run found in the cache the seconds stay as they are.
     """
     parts: Parts = {}
     for part, times in content["notebooks"].items():
@@ -68,25 +66,36 @@ def _maker(step: dict) -> str:
     return BEFORE if BEFORE in step["notebooks"] else min(step["notebooks"])
 
 
-def write(run: str | os.PathLike, path: Path | None = None) -> None:
-    """Writes what a run took into the file, under the name of the run's folder.
+def write(run: str | os.PathLike, results: Path | None = None) -> None:
+    """Writes what a run took into `results/expected.json`, under the name of the run's folder.
 
-    Raises VgeoError where the folder has no record of a run.
+    Raises VgeoError where the folder has no record of a run, or where the run found steps in the
+    cache, because the seconds of those contain others'.
     """
-    path, content = path or expected_file(), read(Path(run) / "run.json")
-    entry = {"image_size": content["image_size"], "seeds": len(content["seeds"])}
-    new = {Path(run).resolve().name: entry | {"parts": parts_of(content)}}
-    entries = dict(sorted((_read(path) | new).items()))
-    files.write(path, json.dumps(entries, indent=1) + "\n")
+    path, content = (results or clone() / "results") / EXPECTED, read(Path(run) / "run.json")
+    for step in content["steps"].values():
+        if step["kind"] not in content["notebooks"][_maker(step)]:
+            raise VgeoError(
+                f"{run}: found {step['label']!r} in the cache: give a run that began with an empty "
+                "cache"
+            )
+    new = {Path(run).resolve().name: _entry(content)}
+    files.write(path, json.dumps(dict(sorted((_read(path) | new).items())), indent=1) + "\n")
 
 
-def expected(study: Study, path: Path | None = None) -> Parts:
+def expected(study: Study, results: Path | None = None) -> Parts:
     """What each part of a study's run is expected to take, on the machine of the earlier run.
 
     Empty where no run of these results with this image size is known. What is made anew for every
     seed counts as often as the study has seeds. `Remaining` learns this machine's speed.
+
+    Parameters
+    ----------
+    results : the folder of released runs and of `expected.json`, by default the clone's.
     """
-    entry = _read(path or expected_file()).get(study.results.name, {})
+    results, name = results or clone() / "results", study.results.name
+    released = results / name / "run.json"
+    entry = _entry(read(released)) if released.exists() else _read(results / EXPECTED).get(name, {})
     if entry.get("image_size") != study.profile.image_size:
         return {}
     seeds, parts = len(study.profile.seeds) / entry["seeds"], entry["parts"]
@@ -95,6 +104,12 @@ def expected(study: Study, path: Path | None = None) -> Parts:
             if name.startswith(SEEDED):
                 names[name] = [round(count * seeds), seconds * seeds]
     return parts
+
+
+def _entry(content: dict) -> dict:
+    """What is kept of a run: what it was of, and what it took, from its `run.json`."""
+    of = {"image_size": content["image_size"], "seeds": len(content["seeds"])}
+    return of | {"parts": parts_of(content)}
 
 
 def _read(path: Path) -> dict:
@@ -196,4 +211,8 @@ class Remaining:
 
 
 if __name__ == "__main__":
-    write(sys.argv[1])
+    parser = argparse.ArgumentParser(
+        description="Writes what a run took into results/expected.json."
+    )
+    parser.add_argument("run", help="the folder of the run")
+    write(parser.parse_args().run)

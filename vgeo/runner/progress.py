@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm.auto import tqdm
-from tqdm.utils import disp_trim
+from tqdm.utils import disp_len, disp_trim
 
-from vgeo.errors import printable
+from vgeo.errors import printable, shown
 from vgeo.runner.expected import Parts, Remaining
 from vgeo.runner.record import BEFORE
 from vgeo.study.cache import read_journal
@@ -162,9 +162,8 @@ class _Part:
             facts.append(f"{'at most' if known.at_most else 'about'} {_in_words(left)} left")
         where, label = shown(where), shown(label)
         tail = ", " + ", ".join(facts)
-        room = width - len(where) - len(tail) if width else len(label)
-        if len(label) > room:
-            label = label[: max(room - 3, 0)] + "..."
+        if width and disp_len(label) > (room := width - disp_len(where) - disp_len(tail)):
+            label = disp_trim(label, max(room - 3, 0)) + "..."
         line = where + label + tail
         return disp_trim(line, width) if width else line
 
@@ -182,12 +181,6 @@ def say_line(text: str) -> None:
     """Prints a line above the one that is being rewritten."""
     tqdm.write(shown(text))
     sys.stdout.flush()
-
-
-def shown(text: str) -> str:
-    """The text with escapes for the letters that the terminal can't show."""
-    encoding = sys.stdout.encoding or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _begun(journal: bytes) -> set[str]:

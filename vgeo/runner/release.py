@@ -7,7 +7,6 @@ from pathlib import Path
 
 from vgeo.errors import VgeoError
 from vgeo.report.section import files_of
-from vgeo.runner import expected
 from vgeo.runner.record import read
 from vgeo.runner.unchanged import PAGE, notebooks_of
 from vgeo.study.folders import clone
@@ -23,8 +22,7 @@ def release(
     Parameters
     ----------
     run : the folder that `vgeo run` wrote.
-    out : the released folder; by default results/<name of run> of the clone. Then what the run took
-        is written into results/expected.json too, for the time left of later runs.
+    out : the released folder; by default results/<name of run> of the clone.
     notebooks : those that the run must have executed; by default the study's.
 
     Returns
@@ -35,7 +33,7 @@ def release(
     ------
     VgeoError : the run is not finished, or `out` holds something that is not a released run.
     """
-    run, is_ours = Path(run), not out
+    run = Path(run)
     out = Path(out) if out else clone() / "results" / run.resolve().name
     names = _files(run, notebooks_of() if notebooks is None else notebooks)
     if run.resolve() == out.resolve():
@@ -52,8 +50,6 @@ def release(
         os.replace(out, old)
     os.replace(new, out)
     shutil.rmtree(old, ignore_errors=True)
-    if is_ours:
-        expected.write(run)
     return out
 
 

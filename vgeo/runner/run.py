@@ -66,7 +66,6 @@ def _run(study: Study, parameters: dict, notebooks: list[Path]) -> None:
     print_skipped(notebooks[:first])
     if first < len(notebooks):
         check_room(study)
-        check_starts(study)
         skipped = [BEFORE, *(path.stem for path in notebooks[:first])] if first else []
         record = Record(results / "run.json", skipped)
         stems = [path.stem for path in notebooks]
@@ -89,11 +88,12 @@ def _run(study: Study, parameters: dict, notebooks: list[Path]) -> None:
 
 
 def _prepare(study: Study, parameters: dict, record: Record, progress: Progress) -> None:
-    """Makes what comes before the notebooks: the rendered city, and on several GPUs everything that
-    the notebooks compute, because a notebook has one GPU.
+    """Makes what comes before the notebooks: the backbones' starts, the rendered city, and on
+    several GPUs everything that the notebooks compute, because a notebook has one GPU.
     """
     start = time.perf_counter()
     with progress.part(BEFORE) as lines:
+        check_starts(study)
         record.describe(study)
         if torch.cuda.device_count() > 1:
             share(torch.cuda.device_count(), **parameters)

@@ -1,6 +1,5 @@
 """Starting weights by classification: a backbone learns to tell places apart from their labels."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from vgeo.photos.images import load_batches
 from vgeo.photos.places import Classes
 from vgeo.training.augment import strong
 from vgeo.training.batches import batches, by_class
-from vgeo.training.loop import PACE, Pace, Task, run
+from vgeo.training.loop import PACE, Pace, Task, annealed, run
 from vgeo.training.losses import AngularMarginLoss, Margin, tell_apart
 
 MARGIN = Margin(s=20)  # no margin: a network that knows nothing yet does not get past one
@@ -145,7 +144,7 @@ def stage_of(stages: tuple[Stage, ...], iteration: int) -> tuple[Stage, float]:
 def rate_of(stages: tuple[Stage, ...], iteration: int) -> float:
     """The model's rate at an iteration."""
     stage, done = stage_of(stages, iteration)
-    rate = stage.lr_end + (stage.lr - stage.lr_end) * 0.5 * (1 + math.cos(math.pi * done))
+    rate = stage.lr_end + (stage.lr - stage.lr_end) * annealed(done)
     return rate * min(1, (iteration + 1) / WARM_UP)
 
 

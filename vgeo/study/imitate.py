@@ -21,13 +21,14 @@ from vgeo.models.network import BACKBONES, GeoModel, build, normalise
 from vgeo.models.whitening import whitening
 from vgeo.photos.images import load_batches
 from vgeo.study.classify import DECAY, Evaluate, clipping, without_drops
-from vgeo.training.loop import PACE, Pace, Task, run
+from vgeo.training.loop import PACE, Pace, Task, annealed, run
 from vgeo.training.losses import tell_apart
 from vgeo.training.views import varied
 
 VIEW = 128  # pixels of a stored view
 CELLS = 2  # a map is imitated on a grid of 2 x 2 cells, and as a whole
 AXES = 256  # numbers of each teacher that a cell and a whole image have, whitened
+SAMPLE = 20_000  # cells, or whole views, at most, that a teacher's features are whitened on
 BATCH = 64  # images of an iteration, and views of a batch of lessons
 RATE, WARM_UP = 1e-3, 100  # AdamW's highest rate, and the iterations up to it
 
@@ -108,8 +109,7 @@ def imitate(
     clipping(optimizer, step.parameters())
 
     def rate(iteration: int) -> float:
-        falling = (1 + math.cos(math.pi * iteration / iterations)) / 2
-        return falling * min(1, (iteration + 1) / WARM_UP)
+        return annealed(iteration / iterations) * min(1, (iteration + 1) / WARM_UP)
 
     task = Task(
         step,
@@ -120,7 +120,7 @@ def imitate(
         precision=precision(),
         advice=f"lower RATE ({RATE:g})",
         rate=rate,
-        evaluate=lambda iteration, kept: dict(evaluate(model)),
+        evaluate=lambda iteration, kept: evaluate(model),
     )
     log, _ = run(task, checkpoint, f"imitate with {backbone}", pace)
     return model, log
@@ -140,13 +140,12 @@ class _Pupil(nn.Module):
         )
 
     def forward(self, iteration: int, views: Tensor, targets: Tensor):
-        normalised, pool = self.model.aggregation[0], self.model.aggregation[1]
         maps = self.model.features(views)
         with torch.autocast(maps.device.type, enabled=False):
-            maps = normalised(maps.float())
-            cells = F.adaptive_avg_pool2d(maps, CELLS).flatten(2).transpose(1, 2)  # (B, cells, C)
+            pooled = _pooled(self.model, maps.float())
             shape = len(views), -1, self.teachers, AXES
-            of_cells, of_whole = self.cells(cells.flatten(0, 1)), self.whole(pool(maps).flatten(1))
+            of_cells = self.cells(pooled[:, :-1].flatten(0, 1))
+            of_whole = self.whole(pooled[:, -1])
             seen = torch.cat([of_cells.view(shape), of_whole.view(shape)], 1)
             seen = F.normalize(seen, dim=-1).transpose(1, 2)  # (B, teachers, cells and whole, AXES)
             away = 1 - (seen * targets).sum(-1)  # (B, teachers, cells and whole)
@@ -184,18 +183,24 @@ def _features(teacher: Teacher, views: Tensor) -> Tensor:
     images = normalise(images).contiguous(memory_format=torch.channels_last)
     with autocast(where, precision()):
         maps = model.features(images)
-    maps = model.aggregation[0](maps.float())
+    return _pooled(model, maps.float()).cpu()
+
+
+def _pooled(model: GeoModel, maps: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, CELLS^2 + 1, C): the cells' means and, last, the whole's GeM."""
+    normalised, pool = model.aggregation[0], model.aggregation[1]
+    maps = normalised(maps)
     cells = F.adaptive_avg_pool2d(maps, CELLS).flatten(2).transpose(1, 2)
-    return torch.cat([cells, model.aggregation[1](maps).flatten(1)[:, None]], 1).cpu()
+    return torch.cat([cells, pool(maps).flatten(1)[:, None]], 1)
 
 
-def _whitened(features: Tensor, sample: int = 20_000) -> Tensor:
+def _whitened(features: Tensor) -> Tensor:
     """(N, CELLS^2 + 1, C) -> (N, CELLS^2 + 1, AXES) of unit length; cells share one whitening."""
     result = torch.empty(*features.shape[:2], AXES)
     for part in (slice(0, -1), slice(-1, None)):
         each = features[:, part]
         known = each.flatten(0, 1)
-        known = known[:: math.ceil(len(known) / sample)]
+        known = known[:: math.ceil(len(known) / SAMPLE)]
         weight, bias = whitening(known.float(), AXES)
         for rows in torch.arange(len(features)).split(4096):
             result[rows, part] = F.normalize(each[rows].float() @ weight.T + bias, dim=-1)

@@ -22,7 +22,7 @@ from vgeo.device import device, precision, share
 from vgeo.errors import VgeoError, say
 from vgeo.models.network import GeoModel, build
 from vgeo.models.weights import CITY_WEIGHTS, load_weights, save_weights, weights_hash
-from vgeo.models.whitening import Pooled, whiten_head
+from vgeo.models.whitening import SHRINKAGE, Pooled, whiten_head
 from vgeo.photos.places import Dataset, cosplace_classes, open_dataset
 from vgeo.photos.tables import read_photos
 from vgeo.retrieval.describe import describe
@@ -35,7 +35,7 @@ from vgeo.study.imitate import AXES, BATCH, CELLS, RATE, VIEW, Teacher, imitate,
 from vgeo.training.checkpoint import Checkpoint
 from vgeo.training.loop import write_log
 
-BACKBONES = ("resnet18", "efficientnet_v2_s")  # in this order: the first teaches the second
+MADE = ("resnet18", "efficientnet_v2_s")  # in this order: the first teaches the second
 # Seeds that no profile uses.
 PLACES = Plan(size=96, seed=977, images_per_class=16)  # photos with labels
 PLACES_QUARTERS = 60  # of 48 classes of 16 images each
@@ -71,7 +71,7 @@ Make = Callable[[Evaluate, Path], tuple[GeoModel, list[dict]]]
 
 
 def pretrain(
-    backbones: tuple[str, ...] = BACKBONES,
+    backbones: tuple[str, ...] = MADE,
     out: Path | None = None,
     real: Path | None = None,
     cache: Cache | None = None,
@@ -83,8 +83,8 @@ def pretrain(
 
     Parameters
     ----------
-    backbones : names of BACKBONES. The teacher of an EfficientNetV2-S is the ResNet18 of the same
-        call, else the packaged one.
+    backbones : names of MADE. The teacher of an EfficientNetV2-S is the ResNet18 in `out` where
+        there is one, else the packaged one.
     out : the folder, by default runs/pretrained of the clone.
     real : a folder with `database` and `queries_v1`, photographs to score beside the streets. They
         are never trained on.
@@ -96,8 +96,8 @@ def pretrain(
         compares the images of a whole batch.
     """
     for name in backbones:
-        if name not in BACKBONES:
-            raise VgeoError(f"no pre-training of {name!r}: use one of {', '.join(BACKBONES)}")
+        if name not in MADE:
+            raise VgeoError(f"no pre-training of {name!r}: use one of {', '.join(MADE)}")
     if share().count > 1:
         raise VgeoError("pretrain trains in one process: start it without torchrun")
     out = Path(out) if out else clone() / "runs" / "pretrained"
@@ -109,7 +109,7 @@ def pretrain(
     if real:
         real = Path(real)
         checks["real"] = (open_dataset("real", real / "queries_v1", real / "database"), 128)
-    for backbone in (name for name in BACKBONES if name in backbones):
+    for backbone in (name for name in MADE if name in backbones):
         made_of, make = (
             _from_labels(cache) if backbone == "resnet18" else _from_teachers(cache, paths, out)
         )
@@ -119,7 +119,7 @@ def pretrain(
         }
         recipe = {"backbone": backbone, **made_of, "checks": photos}
 
-        def write(folder: Path, backbone=backbone, recipe=recipe, make=make) -> None:
+        def write(folder: Path, recipe=recipe, make=make) -> None:
             train(make, paths, checks, recipe, folder)
 
         code = ("vgeo.study.pretrain",)
@@ -140,7 +140,8 @@ def train(make: Make, paths: list[str], checks: Checks, recipe: dict, folder: Pa
     ----------
     make : trains, with a score at intervals and a checkpoint file; returns the model and the log.
     paths : street photos whose features whiten the head.
-    recipe : what the weights are made of, JSON values, for `model.json`.
+    recipe : what the weights are made of, JSON values, for `model.json`. Its entry "in_words" holds
+        lines for the card.
     """
     checkpoint = folder / "checkpoint.pt"
     sample = paths[:: max(1, len(paths) // WHITENED_ON)]
@@ -149,10 +150,23 @@ def train(make: Make, paths: list[str], checks: Checks, recipe: dict, folder: Pa
         return score(whitened(model, sample), checks)
 
     words = f"the head whitens the features of {len(sample)} photos, seed {TEACHING.seed}"
-    recipe = recipe | {"in_words": [*recipe["in_words"], words]}
+    recipe = recipe | {
+        "whitened_on": {
+            "streets": asdict(TEACHING),
+            "quarters": TEACHING_QUARTERS,
+            "photos": len(sample),
+            "size": WHITENED_SIZE,
+            "shrinkage": SHRINKAGE,
+        },
+        "in_words": [
+            *recipe["in_words"],
+            words,
+            "the curve is of the weights in float32, the scores above are of the stored ones",
+        ],
+    }
     model, log = make(evaluate, checkpoint)
     scored = whitened(model, sample)
-    save_weights(scored, folder / "model.safetensors", recipe, torch.float16, bits=8)
+    save_weights(scored, folder / "model.safetensors", recipe, torch.float16, in_bytes=True)
     stored = load_weights(scored, folder / "model.safetensors")
     seconds = round(sum(row.get("seconds", 0) for row in log))
     recipe = recipe | {
@@ -300,7 +314,7 @@ def _from_teachers(cache: Cache, paths: list[str], out: Path) -> tuple[dict, Mak
         write_lessons(teachers, paths, LESSONS, TEACHING.seed, folder)
 
     def make(evaluate: Evaluate, checkpoint: Path) -> tuple[GeoModel, list[dict]]:
-        code = ("vgeo.study.imitate",)
+        code = ("vgeo.study.imitate", "vgeo.city.write")
         recipe = {name: made_of[name] for name in ("streets", "quarters", "lessons", "teachers")}
         folder = cache.step("lessons", "lessons of two teachers", recipe, lessons, code)
         training = PUPIL_SIZE, PUPIL_ITERATIONS, TEACHING.seed

@@ -6,7 +6,6 @@ public code; "the paper" below. Quadrilaterals are as in `vgeo.models.geowarp`.
 
 import hashlib
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -239,16 +238,11 @@ class WarpLoss(nn.Module):
         self.regression = Regression()
         self.settings, self.paths, self.pairs = settings, paths, pairs
         self.size, self.stages, self.seed = size, stages, seed
-        self._decoder = ThreadPoolExecutor(1)
-        self._ahead: dict[int, Future] = {}
 
-    def _photos(self, iteration):
-        """The photos of an iteration, this process's share.
-
-        Returns the numbers of photos shown alone and of pairs, the photos, uint8 (B, 3, H, W), with
-        the pairs' first and then second ones last, and the names of VARIANTS that are compared.
-        """
+    def loss(self, model, source, target, iteration):
+        """The weighted sum of the losses on this process's share of the iteration's pairs."""
         s, own, rng = self.settings, share(), numpy_stream(self.seed, "GeoWarp's photos", iteration)
+        generator = torch_stream(self.seed, iteration)
         own.check(s.self_supervised, "GeoWarp's self-supervised pairs,")
         single = own.of(rng.integers(len(self.paths), size=s.self_supervised))
         pairs = np.empty((0, 2), int)
@@ -258,17 +252,8 @@ class WarpLoss(nn.Module):
         variants = rng.permutation(list(VARIANTS))[: s.consistency_variants]
         rows = np.concatenate([single, *pairs.T])
         [(_, images)] = load_batches(self.paths[rows], len(rows), self.size)
-        return len(single), len(pairs), images, variants
-
-    def loss(self, model, source, target, iteration):
-        """The weighted sum of the losses on this process's share of the iteration's pairs."""
-        s, own, generator = self.settings, share(), torch_stream(self.seed, iteration)
-        for wanted in (iteration, iteration + 1):  # the next photos are decoded during this step
-            if wanted not in self._ahead:
-                self._ahead[wanted] = self._decoder.submit(self._photos, wanted)
-        alone, pairs, images, variants = self._ahead.pop(iteration).result()
         images = images.to(next(model.parameters()).device)
-        photos, query, positive = images.split([alone, pairs, pairs])
+        photos, query, positive = images.split([len(single), len(pairs), len(pairs)])
 
         def local(x):
             x = x.contiguous(memory_format=torch.channels_last)

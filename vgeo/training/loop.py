@@ -80,6 +80,11 @@ class Pace:
 PACE = Pace()
 
 
+def annealed(done: float) -> float:
+    """The factor of a rate that falls from 1 to 0 along half a cosine, where `done` is 0 to 1."""
+    return (1 + math.cos(math.pi * done)) / 2
+
+
 def _adam(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:
     """Adam in one pass over the memory, not in one for each operation of its formula."""
     return torch.optim.Adam(parameters, lr=rate, fused=True)
@@ -278,8 +283,8 @@ def train_extractor(
     target_views : likewise for as many images of a second domain, which pass in the same batch.
     extra : a technique's layers (`technique.Technique.prepare`), trained by Adam at `extra_rate`.
         BatchNorms among them take the statistics of each batch.
-    centres : float32 (classes, DIM), the mean descriptors where the classes begin if the recipe has
-        `class_means`. None: at random.
+    centres : float32 (classes, DIM), the mean descriptors where the classes begin. Needed where the
+        recipe has `class_means`, not used elsewhere.
 
     Raises
     ------
@@ -296,7 +301,8 @@ def train_extractor(
     freeze(model, recipe.keeps_statistics)
     labels, iterations = classes.labels, recipe.epochs * recipe.iterations
     classifier = AngularMarginLoss(DIM, classes.count, MARGINS[recipe.margin])
-    if centres is not None:
+    if recipe.class_means:
+        assert centres is not None
         with torch.no_grad():
             classifier.weight.copy_(torch.from_numpy(centres))
     step = _Extraction(model, classifier, extra).to(where)
@@ -395,7 +401,7 @@ def train_beside(
         epoch=iterations,
         precision=precision,
         advice=f"lower the technique's learning rate ({rate:g})",
-        rate=lambda iteration: (1 + math.cos(math.pi * iteration / iterations)) / 2,
+        rate=lambda iteration: annealed(iteration / iterations),
     )
     checkpoint = folder / "checkpoint.pt"
     log, _ = run(task, checkpoint, label, pace)

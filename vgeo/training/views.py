@@ -20,7 +20,7 @@ def varied(images: torch.Tensor, size: int, generator: torch.Generator) -> torch
 
     Parameters
     ----------
-    images : uint8 (B, 3, H, H).
+    images : uint8 (B, 3, H, H), on the CPU.
     size : pixels of a view, both sides.
     generator : on the CPU.
 
