@@ -5,7 +5,9 @@ known.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import expit
@@ -34,6 +36,12 @@ class Calibration:
     spread: tuple[float, ...]
     weights: tuple[float, ...]
     bias: float
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Calibration":
+        """The Calibration of what `dataclasses.asdict` and JSON made of one."""
+        mean, spread, weights = (tuple(values[name]) for name in ("mean", "spread", "weights"))
+        return cls(mean, spread, weights, values["bias"])
 
     def __call__(self, features) -> np.ndarray:
         """Probabilities that answers are right, float64 (Q,), from their features (Q, F)."""

@@ -1,19 +1,23 @@
 """The index: photos with known positions, which give any other photo a position.
 
-A photo's descriptor proposes the nearest photos of the index. Their local features then put them
-into order, and the position of the first one is the answer. A published model has no local
-features of ours: its descriptors give the order too.
+A photo's descriptor proposes the nearest photos of the index. The number of points that they share
+with it then puts them into order, and the position of the first one is the answer. A published
+model's descriptors give the order too.
 """
 
 import json
+import os
+import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.spatial import cKDTree
 
 from vgeo.bars import bar
@@ -21,12 +25,14 @@ from vgeo.device import device
 from vgeo.errors import VgeoError
 from vgeo.files import code_hash, key
 from vgeo.locate.confidence import Calibration, cross_fitted, fit
+from vgeo.locate.copies import changed
 from vgeo.locate.store import open_store, photo_key
+from vgeo.models import xfeat
 from vgeo.models.convert import open_model
-from vgeo.models.geowarp import GRID, local_features
-from vgeo.models.network import GeoModel, normalise
+from vgeo.models.network import GeoModel, build, folded, normalise
 from vgeo.models.peers import Peer, open_peer
-from vgeo.models.weights import CITY_WEIGHTS, weights_hash
+from vgeo.models.weights import weights_hash
+from vgeo.models.whitening import whitening
 from vgeo.photos.folders import refuse
 from vgeo.photos.images import FilePath, load_batches, load_image, unreadable, unreadable_image, why
 from vgeo.photos.names import utm_projection
@@ -34,19 +40,24 @@ from vgeo.photos.tables import Photos, read_photos
 from vgeo.retrieval.search import search
 
 RADIUS = 25.0  # metres: an answer nearer than this is right
-# SHORTLIST and REACH were chosen on validation photos, see benchmarks/results/locate_choices.csv.
-SHORTLIST = 20  # photos, the nearest by descriptor, whose local features are compared
-REACH = 3  # cells of the 15 x 15 grid by which a detail may lie elsewhere in the other photo
+# SIZE, DIM, SHRINKAGE and SHORTLIST were chosen on photographs, see
+# benchmarks/results/locate_choices.csv.
+SIZE = 224  # pixels, both sides of the images that the default model takes
+DIM = 512  # numbers in a whitened descriptor, at most
+SHRINKAGE = 1.0  # of the whitening
+SHORTLIST = 20  # photos, the nearest by descriptor, whose points are compared
 SHOWN = 5  # matches that are shown, and that the third feature looks at
 SAME_PLACE = 2.0  # metres: photos of one month that are so near each other show one moment
+POOLED = 3  # layers of a head that ends with the pooling
 BATCH = 32  # photos that are described and stored together
-HELD_OUT = 1000  # photos, at most, that the confidence is fitted to
-# Right answers, and wrong ones, that a fit of the confidence needs: 7 for each of its three
+HELD_OUT = 500  # photos, at most, that the confidence is fitted to, with a changed copy of each
+SAMPLE = 5000  # photos, at most, that descriptors are whitened on
+# Right answers, and wrong ones, that a fit of the confidence needs: about 7 for each of its
 # features (Vittinghoff and McCulloch, Relaxing the Rule of Ten Events per Variable, 2007).
-ENOUGH = 20
+ENOUGH = 25
 PUBLISHED_SIZE = 512  # pixels: the image size of weights without a recipe, such as CosPlace's
 SHIPPED = Path(__file__).parent / "calibration.json"  # written by benchmarks/locate.py
-DESCRIBING = ("vgeo.models.network", "vgeo.models.geowarp", "vgeo.photos.images")
+DESCRIBING = ("vgeo.models.network", "vgeo.models.peers", "vgeo.models.xfeat", "vgeo.photos.images")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,11 +67,12 @@ class Answers:
     Attributes
     ----------
     predictions : int64 (Q, K), rows of the index's photos.
-    similarity : float32 (Q, K), descending, at most 1: similarity of the local features; for a
+    similarity : float32 (Q, K), descending, at most 1: of `vgeo.models.xfeat.similarity`; for a
         published model the inner product of the descriptors.
-    features : float64 (Q, 3), what the confidence is computed from. The similarity of the first
+    features : float64 (Q, 4), what the confidence is computed from. The similarity of the first
         match; its lead over the best match more than RADIUS away from it; the share of the first
-        SHOWN matches within RADIUS of it.
+        SHOWN matches within RADIUS of it; the cosine of the query's descriptor and the nearest one
+        of the index, which is low for a query unlike all that the index holds.
     xy : float64 (Q, 2), the answers: UTM east and north, metres.
     """
 
@@ -73,6 +85,8 @@ class Answers:
 @dataclass(frozen=True, eq=False)
 class HeldOut:
     """Q photos of an index that were used as queries, and what the rest of the index answered.
+
+    The second half are changed copies of the first half's photos, see `vgeo.locate.copies`.
 
     Attributes
     ----------
@@ -107,12 +121,11 @@ class Index:
     Parameters
     ----------
     photos : the photos.
-    model : describes them: a network of ours, or a published one.
+    model : describes them: a network of ours, or a published one. The features of a network whose
+        head ends with the pooling are whitened on the photos.
     size : pixels, both sides, that images are resized to.
     cache : the folder of descriptions, by default `store.user_cache()`.
     shortlist : matches an answer, which the similarity puts into order.
-    reach : cells that a detail may lie elsewhere in the other photo, see `similarity`. A published
-        model has no such details.
     strict : whether a photo that can't be read is refused; it is skipped otherwise.
 
     Attributes
@@ -135,23 +148,20 @@ class Index:
         size: int,
         cache: str | Path | None = None,
         shortlist: int = SHORTLIST,
-        reach: int = REACH,
         strict: bool = True,
     ):
-        self.size = size
-        self.shortlist, self.reach = shortlist, reach
+        self.size, self.shortlist = size, shortlist
         self.model = model.to(device()).eval()
-        recipe: dict[str, Any] = {"size": size}
+        recipe: dict[str, Any] = {"size": size, "code": code_hash(*DESCRIBING)}
+        self.network: GeoModel | Peer = self.model
+        self.xfeat = None
         if isinstance(self.model, Peer):
             recipe |= {"model": self.model.identity}
-            code = code_hash(*DESCRIBING, "vgeo.models.peers")
         else:
-            self.model.to(memory_format=torch.channels_last)
-            self.stages = _stages_for_local_features(self.model, size)
-            recipe |= {"weights": weights_hash(self.model), "stages": self.stages}
-            code = code_hash(*DESCRIBING)
-        name = key(recipe | {"code": code})
-        self.store = open_store(f"{name}.sqlite", cache)
+            self.network, self.xfeat = folded(self.model), xfeat.open_xfeat().to(device())
+            recipe |= {"weights": weights_hash(self.model), "side": xfeat.SIDE}
+            recipe |= {"xfeat": weights_hash(self.xfeat), "points": xfeat.POINTS}
+        self.store = open_store(f"{key(recipe)}.sqlite", cache)
         self.described = 0
         unreadable = self.describe(photos.paths, "index", strict)
         self.skipped = photos.skipped | unreadable
@@ -160,7 +170,11 @@ class Index:
             refuse(unreadable, len(photos))
         self.xy = self.photos.xy
         self.keys = [photo_key(path) for path in self.photos.paths]
-        self.descriptors = self.store.descriptors(self.keys)
+        described = self.store.descriptors(self.keys)
+        self.whitening = None
+        if isinstance(self.model, GeoModel) and len(self.model.aggregation) == POOLED:
+            self.whitening = _whitening(described)
+        self.descriptors = self._whitened(described)
 
     def locate(self, paths: Sequence[str]) -> Answers:
         """The answers for photos, which are described first. One that can't be read is refused."""
@@ -211,56 +225,76 @@ class Index:
                 bad |= damaged
         return bad
 
+    @property
+    def _side(self) -> int:
+        """Pixels, both sides of a photo when it is decoded."""
+        return max(self.size, xfeat.SIDE) if self.xfeat else self.size
+
     def _damage(self, path: FilePath) -> VgeoError | None:
         try:
-            load_image(path, self.size)
+            load_image(path, self._side)
         except VgeoError as error:
             return error
         return None
 
-    def _describe(self, new: dict[bytes, str], label: str) -> None:
-        """Stores the descriptions of photos, {key: path}.
+    def _describe(self, new: dict[bytes, str], label: str, copies: bool = False) -> None:
+        """Stores the descriptions of photos, {key: path}, or of changed copies of them.
 
         Each batch is stored when it is done: a process that is stopped keeps the batches before.
         """
-        names = list(new)
+        names, paths = list(new), list(new.values())
         with torch.inference_mode(), bar(label, len(new), "images") as counter:
-            for rows, images in load_batches(new.values(), BATCH, self.size):
-                descriptors, local = self._outputs(images)
+            for rows, images in load_batches(paths, BATCH, self._side):
+                if copies:
+                    images = torch.stack(
+                        [changed(x, _stream(paths[row])) for row, x in zip(rows, images)]
+                    )
+                descriptors, points = self._outputs(images)
                 keys_of_batch = [names[row] for row in rows]
-                self.store.put(keys_of_batch, descriptors.cpu().numpy(), local.cpu().numpy())
+                self.store.put(keys_of_batch, descriptors.cpu().numpy(), points.cpu().numpy())
                 counter.update(len(rows))
                 self.described += len(rows)
 
     def _outputs(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Descriptors, float32 (B, D), and local features, float16, of images, uint8 (B, 3, h, w).
+        """Descriptors, float32 (B, D), and points, int8 (B, P, 64), of images, uint8.
 
-        The local features of a published model are empty, (B, 0).
+        The images are squares of `_side`. P is 0 for a published model.
         """
-        images = images.to(next(self.model.parameters()).device)
-        if isinstance(self.model, Peer):
-            return self.model(images), torch.empty(len(images), 0, dtype=torch.half)
-        batch = normalise(images).contiguous(memory_format=torch.channels_last)
-        maps = self.model.features(batch, self.stages)
-        descriptors = self.model.head(self.model.stages[self.stages :](maps))
-        return descriptors, local_features(maps).half()
+        small, place = _resized(images, self.size).to(device()), device()
+        if self.xfeat is None:
+            return self.network(small), torch.empty(len(images), 0, xfeat.CHANNELS)
+        batch = normalise(small).contiguous(memory_format=torch.channels_last)
+        large = _resized(images, xfeat.SIDE).to(place)
+        return self.network(batch), xfeat.describe_points(self.xfeat, large)
+
+    def _whitened(self, features: np.ndarray) -> np.ndarray:
+        """Descriptors, float32 (N, D), of what the store holds."""
+        if self.whitening is None:
+            return features
+        weight, bias = self.whitening
+        return F.normalize(torch.from_numpy(features) @ weight.T + bias, dim=1).numpy()
 
     def _similarity(self, photo: bytes, descriptor: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """How alike a described photo, by its key, is to K rows of the index: float32 (K,)."""
-        if isinstance(self.model, Peer):
-            return self.descriptors[rows] @ descriptor
-        matches = self.store.local([self.keys[row] for row in rows])
-        return similarity(self.store.local([photo])[0], matches, self.reach)
+        cosine = self.descriptors[rows] @ descriptor
+        if self.xfeat is None:
+            return cosine
+        own, others = (
+            torch.from_numpy(self.store.points(keys))
+            for keys in ([photo], [self.keys[row] for row in rows])
+        )
+        return xfeat.similarity(xfeat.shared_points(own[0], others).numpy(), cosine)
 
     def _answers(self, keys, barred=None) -> Answers:
         """The Answers for described photos. barred: for each the rows that may not answer it."""
         most_barred = max(map(len, barred), default=0) if barred else 0
         k = min(self.shortlist, len(self.photos) - most_barred)
-        descriptors = self.store.descriptors(keys)
+        descriptors = self._whitened(self.store.descriptors(keys))
         rows = search(self.descriptors, descriptors, k + most_barred)[0]
         if barred:
             pairs = zip(rows, barred, strict=True)
             rows = np.stack([near[~np.isin(near, out)][:k] for near, out in pairs])
+        nearest = (self.descriptors[rows[:, 0]] * descriptors).sum(1)
         alike = np.stack(list(map(self._similarity, keys, descriptors, rows)))
         order = np.argsort(-alike, axis=1, kind="stable")
         rows, alike = np.take_along_axis(rows, order, 1), np.take_along_axis(alike, order, 1)
@@ -268,15 +302,16 @@ class Index:
         xy = self.xy[rows]
         near = np.linalg.norm(xy - xy[:, :1], axis=2) <= RADIUS
         elsewhere = np.where(near.all(1), alike[:, -1], np.where(near, -1, alike).max(1))
-        columns = [alike[:, 0], alike[:, 0] - elsewhere, near[:, :SHOWN].mean(1)]
+        columns = [alike[:, 0], alike[:, 0] - elsewhere, near[:, :SHOWN].mean(1), nearest]
         return Answers(rows, alike, np.stack(columns, 1).astype(float), xy[:, 0])
 
     @cached_property
     def held_out(self) -> HeldOut | None:
         """Up to HELD_OUT random photos of the index, used as queries; None where none can be.
 
-        Photos taken within SAME_PLACE of the query in the same month may not answer it: somebody's
-        query shows another moment than the photos of the index.
+        A changed copy of each is used as a query too: somebody's query may show other light, or
+        come from another camera, than the photos of the index. Photos taken within SAME_PLACE of
+        the query in the same month may not answer it: somebody's query shows another moment.
         """
         chosen = np.sort(np.random.default_rng(0).permutation(len(self.photos))[:HELD_OUT])
         month = self.photos.table["month"].to_numpy()
@@ -286,38 +321,55 @@ class Index:
         most_barred = max(map(len, barred))
         if len(self.photos) <= most_barred:
             return None
-        answers = self._answers([self.keys[row] for row in chosen], barred)
-        right = np.linalg.norm(answers.xy - self.xy[chosen], axis=1) <= RADIUS
+        keys = [self.keys[row] for row in chosen]
+        copies = [sha256(photo + b"copy").digest() for photo in keys]
+        paths = [self.photos.paths[row] for row in chosen]
+        new = {copy: path for copy, path in zip(copies, paths) if copy not in self.store}
+        self._describe(new, "changed copies", copies=True)
         metres, rows = tree.query(self.xy[chosen], most_barred + 1)
         neighbours = zip(metres, rows, barred, strict=True)
         nearest = np.array([far[~np.isin(near, out)][0] for far, near, out in neighbours])
+        chosen, nearest = np.tile(chosen, 2), np.tile(nearest, 2)
+        answers = self._answers(keys + copies, barred * 2)
+        right = np.linalg.norm(answers.xy - self.xy[chosen], axis=1) <= RADIUS
         return HeldOut(chosen, answers, right, nearest, self.xy[chosen])
 
     def calibrate(self) -> tuple[Calibration | None, str]:
         """The Calibration for this index's answers, and sentences that say what it was fitted to.
 
-        It is fitted to the held-out photos. Where these have fewer than ENOUGH right or wrong
-        answers, it is the one that comes with the packaged weights, and None for other weights or
-        another image size.
+        It is fitted to the held-out photos and their copies. Where these have fewer than ENOUGH
+        right or wrong answers, it is the one that comes with the default model, and None for other
+        weights or another image size. What was fitted is kept beside the descriptions.
         """
+        month = self.photos.table["month"].to_numpy()
+        made_of: list[Any] = [self.keys, self.xy.tolist(), month.tolist(), self.shortlist]
+        made_of += [code_hash("vgeo.locate.index"), SHIPPED.read_text()]
+        fitted = sha256(repr(made_of).encode()).digest()
+        text = self.store.note(fitted) or self.store.note(fitted, json.dumps(self._fitted()))
+        values, words = json.loads(str(text))
+        return values and Calibration.of(values), words
+
+    def _fitted(self) -> tuple[dict[str, Any] | None, str]:
+        """What `calibrate` returns, the Calibration as a dict."""
         held = self.held_out
         hits, count = (int(held.right.sum()), len(held.right)) if held else (0, 0)
         if held and min(hits, count - hits) >= ENOUGH:
-            return fit(held.answers.features, held.right), (
-                f"The confidence was fitted to {count} of your photos. Each was used as a query, "
-                f"after all photos taken within {SAME_PLACE:g} m of it in the same month had been "
-                f"removed from the index: {100 * hits / count:.0f} % of the answers were within "
-                f"{RADIUS:g} m. Half of these photos had another photo left within "
+            return asdict(fit(held.answers.features, held.right)), (
+                f"The confidence was fitted to {count // 2} of your photos and a copy of each, "
+                "darkened, blurred, tinted or cropped. Each was used as a query, after all photos "
+                f"taken within {SAME_PLACE:g} m of it in the same month had been removed from the "
+                f"index: {100 * hits / count:.0f} % of the answers were within {RADIUS:g} m. Half "
+                "of these photos had another photo left within "
                 f"{np.median(held.nearest):.0f} m."
             )
         few = (
-            f"Your photos, used as queries, give {hits} right and {count - hits} wrong answers. "
-            f"A fit of the confidence needs {ENOUGH} of each."
+            f"Your photos and copies of them, used as queries, give {hits} right and "
+            f"{count - hits} wrong answers. A fit of the confidence needs {ENOUGH} of each."
         )
         shipped = json.loads(SHIPPED.read_text())
         if (shipped["weights_hash"], shipped["size"]) != (weights_hash(self.model), self.size):
             return None, f"{few} There is no confidence for these weights."
-        return Calibration(**shipped["calibration"]), (
+        return shipped["calibration"], (
             f"{few} The confidence was fitted to {shipped['fitted_to']} instead. "
             "It may not hold for your photos."
         )
@@ -341,8 +393,8 @@ def open_describer(
 
     Parameters
     ----------
-    weights : a .safetensors of ours or a checkpoint of CosPlace's, by default the packaged
-        ResNet18.
+    weights : a .safetensors of ours or a checkpoint of CosPlace's. By default EfficientNet-Lite0
+        with ImageNet weights and a head that ends with the pooling.
     model : the name of a published model instead, see `vgeo.models.peers.PEERS`.
     yes : whether foreign code of a published model may run without a question.
 
@@ -352,10 +404,12 @@ def open_describer(
         `vgeo.models.peers.open_peer` do.
     """
     if model is None:
-        ours, size = open_model(weights or CITY_WEIGHTS / "resnet18.safetensors")
-        if weights is None:
-            size = json.loads(SHIPPED.read_text())["size"]
-        return ours, size or PUBLISHED_SIZE
+        if weights is not None:
+            ours, size = open_model(weights)
+            return ours, size or PUBLISHED_SIZE
+        ours = build("efficientnet_lite0", "imagenet").eval()
+        ours.aggregation = ours.aggregation[:POOLED]
+        return ours, SIZE
     if weights is not None:
         raise VgeoError(f"model {model} and weights {weights}: photos need one: give one of them")
     peer = open_peer(model, yes)
@@ -387,42 +441,22 @@ def open_index(
     return Index(read_photos(photos, strict=strict), *describer, cache, strict=strict)
 
 
-def similarity(query: np.ndarray, matches: np.ndarray, reach: int = REACH) -> np.ndarray:
-    """How alike the local features of a photo are to those of K others.
-
-    Each feature of the query is compared with those of the other photo that lie at most `reach`
-    cells away, in rows and in columns. The similarity is the mean of the largest inner products.
-    From a few steps aside a street shows the same details a little elsewhere in the image.
-
-    Parameters
-    ----------
-    query : float (C, GRID, GRID), of unit length over the channels.
-    matches : float (K, C, GRID, GRID), likewise.
-
-    Returns
-    -------
-    float32 (K,), at most 1.
-    """
-    first, others = (torch.from_numpy(np.asarray(x)).float() for x in (query, matches))
-    products = torch.einsum("cn,kcm->knm", first.flatten(1), others.flatten(2))
-    return products.masked_fill(_cells_apart() > reach, -1).amax(2).mean(1).numpy()
+def _whitening(features: np.ndarray) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """The whitening of the index's features; None for a single photo, which has no spread."""
+    if len(features) < 2:
+        return None
+    chosen = np.random.default_rng(0).permutation(len(features))[:SAMPLE]
+    sample = torch.from_numpy(features[np.sort(chosen)])
+    return whitening(sample, min(DIM, len(sample) - 1), SHRINKAGE)
 
 
-@cache
-def _cells_apart() -> torch.Tensor:
-    """int64 (GRID^2, GRID^2): how many cells lie between two, the larger of rows and columns."""
-    cells = torch.cartesian_prod(torch.arange(GRID), torch.arange(GRID))
-    return (cells[:, None] - cells).abs().amax(-1)
+def _resized(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Square images, uint8 (B, 3, h, h), with sides of `size` pixels."""
+    if images.shape[-1] == size:
+        return images
+    return F.interpolate(images, (size, size), mode="bilinear", antialias=True)
 
 
-def _stages_for_local_features(model: GeoModel, size: int) -> int:
-    """The number of stages after which the feature map's side is the nearest to GRID.
-
-    Of equal ones it is the last. The stride is 8 for images of 128 pixels and 32 for 512.
-    """
-    maps, sides = torch.zeros(1, 3, size, size, device=device()), []
-    with torch.inference_mode():
-        for stage in model.stages:
-            maps = stage(maps)
-            sides.append(maps.shape[-1])
-    return min(range(len(sides), 0, -1), key=lambda count: abs(sides[count - 1] - GRID))
+def _stream(path: str) -> np.random.Generator:
+    """The random numbers for the copy of a photo, from its file's name."""
+    return np.random.default_rng(zlib.crc32(os.fsencode(os.path.basename(path))))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vgeo.errors import VgeoError, say
-from vgeo.models.geowarp import GRID
+from vgeo.models.xfeat import CHANNELS
 
 # SQLite's codes for a file that can't be written.
 UNWRITABLE = {
@@ -52,7 +52,7 @@ def photo_key(path: str | os.PathLike) -> bytes:
 
 
 class Store:
-    """Descriptors, float32 (D,), and local features, float16 (C, GRID, GRID), of photos by key.
+    """Descriptors, float32 (D,), and points, int8 (P, CHANNELS), of photos by key.
 
     What was put into the store stays there when the process is killed. Every method raises
     VgeoError, which names the file, where SQLite can't use it.
@@ -76,9 +76,12 @@ class Store:
                 self._write_elsewhere(error)
 
     def _connect(self, file: str | Path) -> None:
-        columns = "key BLOB PRIMARY KEY, descriptor BLOB, local BLOB"
+        columns = "key BLOB PRIMARY KEY, descriptor BLOB, points BLOB"
         self.connection = sqlite3.connect(file, timeout=60, uri=file == "")
         self.connection.execute(f"CREATE TABLE IF NOT EXISTS main.photos ({columns})")
+        self.connection.execute(
+            "CREATE TABLE IF NOT EXISTS main.notes (key BLOB PRIMARY KEY, text)"
+        )
 
     def _write_elsewhere(self, error: sqlite3.Error | OSError) -> None:
         """Goes on in temporary files, beside what can be read; raises other errors again."""
@@ -102,32 +105,41 @@ class Store:
     def __contains__(self, key: bytes) -> bool:
         return self._select("1", key) is not None
 
-    def put(self, keys: Sequence[bytes], descriptors: np.ndarray, local: np.ndarray) -> None:
-        """Adds photos: descriptors float32 (N, D), local features float16 (N, C, GRID, GRID)."""
-        rows = [(k, d.tobytes(), x.tobytes()) for k, d, x in zip(keys, descriptors, local)]
+    def put(self, keys: Sequence[bytes], descriptors: np.ndarray, points: np.ndarray) -> None:
+        """Adds photos: descriptors float32 (N, D), points int8 (N, P, CHANNELS)."""
+        rows = [(k, d.tobytes(), x.tobytes()) for k, d, x in zip(keys, descriptors, points)]
+        self._insert("photos VALUES (?, ?, ?)", rows)
+
+    def note(self, key: bytes, text: str | None = None) -> str | None:
+        """The text that is kept under a key, None where there is none. A given text is kept."""
+        if text is not None:
+            self._insert("notes VALUES (?, ?)", [(key, text)])
+        return self._select("text", key, "main.notes")
+
+    def _insert(self, values: str, rows: list[tuple]) -> None:
+        def insert() -> None:
+            with self.connection:
+                self.connection.executemany(f"INSERT OR REPLACE INTO main.{values}", rows)
+
         with self._explained():
             try:
-                self._insert(rows)
+                insert()
             except sqlite3.Error as error:
                 self._write_elsewhere(error)
-                self._insert(rows)
-
-    def _insert(self, rows: list[tuple[bytes, bytes, bytes]]) -> None:
-        with self.connection:
-            self.connection.executemany("INSERT OR REPLACE INTO main.photos VALUES (?, ?, ?)", rows)
+                insert()
 
     def descriptors(self, keys: Sequence[bytes]) -> np.ndarray:
         """The descriptors of photos in the store, float32 (N, D)."""
         return np.stack([np.frombuffer(self._select("descriptor", k), np.float32) for k in keys])
 
-    def local(self, keys: Sequence[bytes]) -> np.ndarray:
-        """The local features of photos in the store, float16 (N, C, GRID, GRID)."""
-        flat = [np.frombuffer(self._select("local", key), np.float16) for key in keys]
-        return np.stack(flat).reshape(len(flat), -1, GRID, GRID)
+    def points(self, keys: Sequence[bytes]) -> np.ndarray:
+        """The points of photos in the store, int8 (N, P, CHANNELS)."""
+        flat = np.stack([np.frombuffer(self._select("points", key), np.int8) for key in keys])
+        return flat.reshape(len(flat), flat.shape[1] // CHANNELS, CHANNELS)
 
-    def _select(self, column: str, key: bytes):
-        """One value of a photo; None where the store does not hold the photo."""
-        query = f"SELECT {column} FROM photos WHERE key = ?"
+    def _select(self, column: str, key: bytes, table: str = "photos"):
+        """One value of a key's row; None where the table has no such row."""
+        query = f"SELECT {column} FROM {table} WHERE key = ?"
         with self._explained():
             row = self.connection.execute(query, (key,)).fetchone()
         return row and row[0]
