@@ -1,5 +1,8 @@
 """The confidence against known probabilities, the minimum of its cost, and numbers by hand."""
 
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -11,8 +14,11 @@ from vgeo.locate.confidence import (
     calibration_error,
     cross_fitted,
     fit,
+    precision_areas,
     reliability,
+    risk_coverage,
     scores,
+    sureness,
 )
 
 
@@ -114,3 +120,30 @@ def test_reliability_by_hand():
     _, probability, right = known(1000)
     counts = [row["answers"] for row in reliability(probability, right)]
     assert counts == [100] * 10
+
+
+def test_risk_and_coverage_by_hand():
+    coverage, risk = risk_coverage([0.9, 0.1, 0.8, 0.5], [True, False, False, True])
+    np.testing.assert_allclose(coverage, [0.25, 0.5, 0.75, 1])
+    np.testing.assert_allclose(risk, [0, 1 / 2, 1 / 3, 1 / 2])
+    equal = risk_coverage([1, 1, 1, 0], [True, False, True, False])[1]
+    np.testing.assert_allclose(equal, [1 / 3, 1 / 3, 1 / 3, 1 / 2])  # whatever their order
+
+
+def test_areas_under_precision_and_recall_by_hand():
+    distances, shared = [[0.1, 0.2], [0.5, 0.6], [0.3, 0.3]], [[9, 1], [3, 2], [4, 4]]
+    ways = sureness([0.9, 0.2, 0.5], distances, shared)
+    np.testing.assert_allclose(ways["ratio of distances"], [-0.5, -5 / 6, -1], rtol=1e-6)
+    assert ways["number of matches"].tolist() == [9, 3, 4]
+    areas = precision_areas(ways, [True, True, False])["AUPRC"]
+    # the right ones come first and third, or first and second
+    assert areas["confidence"] == areas["distance"] == pytest.approx((1 + 2 / 3) / 2)
+    assert areas["ratio of distances"] == 1
+    equal = sureness([0, 0], [[0, 0], [0, 0]], [[0], [0]])
+    assert all(np.isfinite(way).all() for way in equal.values())
+
+
+def test_a_calibration_survives_json():
+    features, _, right = known(50)
+    calibration = fit(features, right)
+    assert Calibration.of(json.loads(json.dumps(asdict(calibration)))) == calibration

@@ -19,24 +19,35 @@ from vgeo.files import code_hash, key
 from vgeo.locate.confidence import fit
 from vgeo.locate.index import (
     BATCH,
+    DESCRIBING,
+    DIM,
     ENOUGH,
     RADIUS,
     SHIPPED,
     SHORTLIST,
+    SHRINKAGE,
+    SIZE,
     Index,
-    _stages_for_local_features,
+    open_describer,
     open_index,
-    similarity,
 )
 from vgeo.locate.store import Store, photo_key
-from vgeo.models.geowarp import GRID
-from vgeo.models.network import build
-from vgeo.models.weights import CITY_WEIGHTS, save_weights, weights_hash
+from vgeo.models import xfeat
+from vgeo.models.network import build, normalise
+from vgeo.models.weights import save_weights, weights_hash
+from vgeo.models.xfeat import describe_points, open_xfeat, shared_points, similarity
 from vgeo.photos.images import load_image
 from vgeo.photos.tables import read_photos
 from vgeo.retrieval.describe import describe
 
 LAT, LON = 37.77, -122.42
+SIDE = 96
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Points are looked for in small images, which is faster."""
+    monkeypatch.setattr(xfeat, "SIDE", SIDE)
 
 
 def names(index, rows):
@@ -62,32 +73,27 @@ def test_added_and_changed_photos_alone_are_described(tmp_path, make_street, mod
     assert index.described == 1 and len(index.photos) == 7
 
 
-def test_descriptors_are_the_models(tmp_path, make_street, model):
+def test_descriptors_are_the_models(tmp_path, make_street, model, monkeypatch):
     photos = read_photos(make_street(tmp_path / "street", range(3)))
-    index = Index(photos, model, 64, tmp_path / "cache")
-    np.testing.assert_allclose(index.descriptors, describe(model, photos.paths, 64), atol=1e-5)
-    assert Index(photos, model, 96, tmp_path / "cache").described == 3  # of another size
+    index = Index(photos, model, SIDE, tmp_path / "cache")
+    np.testing.assert_allclose(index.descriptors, describe(model, photos.paths, SIDE), atol=1e-5)
+    assert Index(photos, model, 64, tmp_path / "cache").described == 3  # of another size
     other = build("resnet18", "city")
     with torch.no_grad():
         other.aggregation[3].bias += 0.1
     assert Index(photos, other, 64, tmp_path / "cache").described == 3  # of other weights
     assert Index(photos, model, 64, tmp_path / "cache").described == 0
+    monkeypatch.setattr(xfeat, "POINTS", 20)
+    assert Index(photos, model, 64, tmp_path / "cache").described == 3  # of other points
 
 
 def test_the_store_is_of_the_code_that_describes(tmp_path, make_street, model):
     """Descriptions by other code than today's are never read: the store's name holds its hash."""
     index = Index(read_photos(make_street(tmp_path / "street", range(1))), model, 64)
-    code = code_hash("vgeo.models.network", "vgeo.models.geowarp", "vgeo.photos.images")
-    recipe = {"weights": weights_hash(model), "size": 64, "stages": index.stages, "code": code}
+    assert {"vgeo.models.network", "vgeo.models.xfeat", "vgeo.photos.images"} <= set(DESCRIBING)
+    recipe = {"weights": weights_hash(model), "size": 64, "code": code_hash(*DESCRIBING)}
+    recipe |= {"xfeat": weights_hash(open_xfeat()), "side": SIDE, "points": xfeat.POINTS}
     assert index.store.path.stem == key(recipe)
-
-
-def test_local_features_come_from_the_map_that_fits_the_grid():
-    model = build("resnet18")  # strides by stage: 2 2 4 4, then 4 8 16 32 for layer1 to layer4
-    strides = [2, 2, 2, 4, 4, 8, 16, 32]
-    for size, stride in ((64, 4), (128, 8), (256, 16), (512, 32)):
-        assert strides[_stages_for_local_features(model, size) - 1] == stride
-        assert _stages_for_local_features(model, size) == len(strides) - strides[::-1].index(stride)
 
 
 def test_a_stopped_process_keeps_what_it_described(tmp_path, make_street):
@@ -176,19 +182,6 @@ def test_metres_without_a_zone_have_no_degrees(tmp_path, make_street, model):
     assert (answers.xy == photos.xy[:1]).all() and np.isnan(index.degrees(answers.xy)).all()
 
 
-def test_similarity_by_brute_force():
-    random = np.random.default_rng(0)
-    both = random.standard_normal((2, 5, GRID, GRID)).astype(np.float32)
-    query, match = both / np.linalg.norm(both, axis=1, keepdims=True)
-    for reach in (0, 2):
-        best = []
-        for y, x in np.ndindex(GRID, GRID):
-            rows, columns = (slice(max(0, z - reach), z + reach + 1) for z in (y, x))
-            best.append(np.tensordot(query[:, y, x], match[:, rows, columns], 1).max())
-        alike = similarity(query, np.stack([match, query]), reach)
-        np.testing.assert_allclose(alike, [np.mean(best), 1], rtol=0, atol=1e-5)
-
-
 def test_photos_are_found_where_they_were_taken(tmp_path, make_street, model):
     index = Index(read_photos(make_street(tmp_path / "street")), model, 128)
     queries = make_street(tmp_path / "queries", [17, 3], brightness=0.8)
@@ -201,7 +194,8 @@ def test_photos_are_found_where_they_were_taken(tmp_path, make_street, model):
     assert (np.diff(answers.similarity, axis=1) <= 0).all()
     # Places are 40 m apart: a match leads by what the second has less, and one of five is there.
     first, second = answers.similarity[:, 0], answers.similarity[:, 1]
-    np.testing.assert_allclose(answers.features, np.stack([first, first - second, [0.2] * 2], 1))
+    expected = np.stack([first, first - second, [0.2] * 2], 1)
+    np.testing.assert_allclose(answers.features[:, :3], expected)
 
 
 def test_features_by_brute_force(tmp_path, make_street, model):
@@ -209,13 +203,44 @@ def test_features_by_brute_force(tmp_path, make_street, model):
     index = Index(read_photos(make_street(tmp_path / "street", step=10.0)), model, 64, shortlist=12)
     answers = index.locate(index.photos.paths)
     assert answers.predictions.shape == (24, 12)
-    for rows, alike, features, xy in zip(
-        answers.predictions, answers.similarity, answers.features, answers.xy, strict=True
+    pixels = [load_image(path, SIDE).numpy().mean() for path in index.photos.paths]
+    light = np.abs(np.log1p(pixels) - np.median(np.log1p(pixels)))
+    assert light.max() > 0.02
+    for rows, alike, features, xy, far in zip(
+        answers.predictions, answers.similarity, answers.features, answers.xy, light, strict=True
     ):
         metres = np.hypot(*(index.xy[rows] - index.xy[rows[0]]).T)
         assert (xy == index.xy[rows[0]]).all() and (metres > RADIUS).any()
         expected = [alike[0], alike[0] - alike[metres > RADIUS].max(), (metres[:5] <= 25).mean()]
-        np.testing.assert_allclose(features, expected, rtol=1e-6)
+        np.testing.assert_allclose(features, [*expected, far], rtol=1e-5, atol=1e-6)
+
+
+def test_the_order_is_that_of_points_and_descriptors(tmp_path, make_street):
+    """By hand: whitening in closed form, the points of each pair, and their sum."""
+    model, size = open_describer()
+    index = Index(read_photos(make_street(tmp_path / "street", range(8))), model, 64, shortlist=5)
+    assert size == SIZE and model.backbone_name == "efficientnet_lite0"
+    paths = index.photos.paths
+    large = torch.stack([load_image(path, SIDE) for path in paths])
+    batch = torch.nn.functional.interpolate(large, (64, 64), mode="bilinear", antialias=True)
+    with torch.no_grad():
+        features = model(normalise(batch)).numpy().astype(float)
+    assert features.shape == (8, 1280)
+    centred = features - features.mean(0)
+    axes, spread, _ = np.linalg.svd(centred / np.sqrt(7), full_matrices=False)[::-1]
+    variance = spread[:7] ** 2  # eight photos have seven axes
+    whitened = centred @ axes[:7].T / np.sqrt(variance + SHRINKAGE * variance.mean())
+    whitened /= np.linalg.norm(whitened, axis=1, keepdims=True)
+    assert index.descriptors.shape == (8, min(DIM, 7))
+    cosines = whitened @ whitened.T
+    np.testing.assert_allclose(index.descriptors @ index.descriptors.T, cosines, atol=1e-3)
+    points, answers = describe_points(open_xfeat(), large), index.locate(paths)
+    for row, (chosen, alike) in enumerate(zip(answers.predictions, answers.similarity)):
+        nearest = np.argsort(-cosines[row])[:5]
+        shared = shared_points(points[row], points[nearest]).numpy()
+        expected = similarity(shared, cosines[row][nearest])
+        assert set(chosen) == set(nearest) and chosen[0] == row
+        np.testing.assert_allclose(alike, np.sort(expected)[::-1], atol=1e-3)
 
 
 def test_held_out_photos_are_not_answered_by_their_own_moment(
@@ -229,12 +254,15 @@ def test_held_out_photos_are_not_answered_by_their_own_moment(
         make_photos(folder, [(lat, lon)], [place], stem=stem, **options)
     index = Index(read_photos(folder), model, 64)
     held = index.held_out
-    assert len(held.rows) == 27 and (np.diff(held.rows) > 0).all()
+    assert held.rows.tolist() == [*range(27)] * 2  # the photos, then a copy of each
     label = names(index, range(27))
     matches = {label[row]: names(index, m) for row, m in zip(held.rows, held.answers.predictions)}
     assert not any(name in rows for name, rows in matches.items())
     assert "a00" not in matches["000"] and "000" not in matches["a00"]
-    assert matches["b00"][0] == "c00" and matches["c00"][0] == "b00"
+    photos = {label[row]: names(index, held.answers.predictions[row]) for row in range(27)}
+    assert photos["b00"][0] == "c00" and photos["c00"][0] == "b00"
+    light = held.answers.features[:, 3]
+    assert light[27:].max() > 1 > 0.4 > light[:27].max()  # some copies are dark
     away = np.hypot(*(index.xy[held.answers.predictions[:, 0]] - index.xy[held.rows]).T)
     np.testing.assert_array_equal(held.right, away <= RADIUS)
     assert held.right.sum() >= 2
@@ -252,33 +280,54 @@ def test_the_confidence_is_fitted_to_enough_held_out_photos(tmp_path, make_photo
     make_photos(tmp_path / "street", places, photographed, **options)
     index = Index(read_photos(tmp_path / "street"), model, 64)
     held, (calibration, words) = index.held_out, index.calibrate()
-    assert held.right.sum() == 2 * ENOUGH and (~held.right).sum() == ENOUGH
+    photos = held.right[: 3 * ENOUGH]
+    assert photos.sum() == 2 * ENOUGH and (~photos).sum() == ENOUGH
     assert calibration == fit(held.answers.features, held.right)
     # A square's own photos have no say in their confidence: changing their outcome changes nothing.
     inside = (held.xy[:, 0] // 500) == (held.xy[0, 0] // 500)
-    assert 0 < inside.sum() < 60
+    assert 0 < inside.sum() < len(inside)
     other = replace(held, right=held.right ^ inside)
     np.testing.assert_array_equal(held.confidence(500)[inside], other.confidence(500)[inside])
     assert (held.confidence(500)[~inside] != other.confidence(500)[~inside]).all()
-    assert (
-        "fitted to 60 of your photos" in words and "67 % of the answers were within 25 m" in words
-    )
+    share = 100 * held.right.mean()
+    assert f"fitted to {3 * ENOUGH} of your photos and a copy of each" in words
+    assert f"{share:.0f} % of the answers were within 25 m" in words
+
+
+def test_a_fit_is_kept_until_the_photos_change(tmp_path, make_street, model, monkeypatch):
+    folder, fitted = make_street(tmp_path / "street", range(6)), []
+    original = Index._fitted
+
+    def count(index):
+        fitted.append(index)
+        return original(index)
+
+    monkeypatch.setattr(Index, "_fitted", count)
+
+    def calibrate():
+        return Index(read_photos(folder), model, 64).calibrate()
+
+    assert calibrate() == calibrate() and len(fitted) == 1
+    make_street(folder, [6])
+    calibrate()
+    assert len(fitted) == 2
 
 
 def test_too_few_photos_take_the_shipped_calibration(tmp_path, make_street, model):
     few = make_street(tmp_path / "street", range(3))
     calibration, words = open_index(few).calibrate()
-    assert "San Francisco" in words and "0 right and 3 wrong" in words and "may not hold" in words
-    assert 1 > calibration([[0.9, 0.1, 1.0]]) > calibration([[0.8, 0.0, 0.2]]) > 0
+    assert "San Francisco" in words and "0 right and 6 wrong" in words and "may not hold" in words
+    assert 1 > calibration([[0.7, 0.2, 1.0, 0.1]]) > calibration([[0.5, 0.0, 0.2, 0.1]]) > 0
     calibration, words = Index(read_photos(few), model, 64).calibrate()  # of another image size
     assert calibration is None and "no confidence for these weights" in words
 
 
-def test_the_shipped_calibration_is_of_the_packaged_weights(model):
-    shipped = json.loads(SHIPPED.read_text())
-    assert shipped["weights_hash"] == weights_hash(model) and shipped["size"] == 192
-    calibration = fit(np.eye(3), [True, False, True])
+def test_the_shipped_calibration_is_of_the_default_model():
+    shipped, (model, size) = json.loads(SHIPPED.read_text()), open_describer()
+    assert shipped["weights_hash"] == weights_hash(model) and shipped["size"] == size
+    calibration = fit(np.eye(4)[:3], [True, False, True])
     assert shipped["calibration"].keys() == asdict(calibration).keys()
+    assert len(shipped["calibration"]["weights"]) == 4
 
 
 def test_an_index_of_one_photo(tmp_path, make_street, model):
@@ -306,4 +355,5 @@ def test_the_package_holds_what_locate_needs():
     patterns = project["tool"]["setuptools"]["package-data"]["vgeo"]
     held = {path for pattern in patterns for path in package.glob(pattern)}
     template = package / "locate" / "templates" / "map.html"
-    assert {CITY_WEIGHTS / "resnet18.safetensors", SHIPPED, template} <= held
+    licence = xfeat.WEIGHTS.with_suffix(".LICENSE")
+    assert {xfeat.WEIGHTS, licence, SHIPPED, template} <= held

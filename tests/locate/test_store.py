@@ -9,6 +9,8 @@ import pytest
 from vgeo.locate.store import Store, open_store, photo_key, user_cache
 from vgeo.models.xfeat import CHANNELS, POINTS
 
+LIGHT = [25.5 * number for number in range(100)]
+
 
 def numbers(count, seed=0):
     random = np.random.default_rng(seed)
@@ -21,21 +23,22 @@ def test_what_is_put_is_got_by_another_store(tmp_path):
     keys = [bytes([row]) * 32 for row in range(5)]
     store = Store(tmp_path / "new" / "folder" / "a.sqlite")
     assert keys[0] not in store
-    store.put(keys[:3], descriptors[:3], points[:3])
-    store.put(keys[2:], descriptors[2:], points[2:])  # the third once more
+    store.put(keys[:3], descriptors[:3], points[:3], LIGHT)
+    store.put(keys[2:], descriptors[2:], points[2:], LIGHT)  # the third once more
     again = Store(store.path)
     assert all(key in again for key in keys) and bytes(32 * [9]) not in again
     order = [3, 0, 0, 4]
     chosen = [keys[row] for row in order]
     np.testing.assert_array_equal(again.descriptors(chosen), descriptors[order])
     np.testing.assert_array_equal(again.points(chosen), points[order])
+    np.testing.assert_array_equal(again.brightness(chosen), [LIGHT[1], 0, 0, LIGHT[2]])
     assert again.descriptors(chosen).dtype == np.float32 and again.points(chosen).dtype == np.int8
 
 
 def test_a_failed_put_leaves_nothing(tmp_path):
     store, (descriptors, points) = Store(tmp_path / "a.sqlite"), numbers(2)
     with pytest.raises(AttributeError):
-        store.put([b"a", b"b"], [descriptors[0], None], points)
+        store.put([b"a", b"b"], [descriptors[0], None], points, LIGHT)
     assert b"a" not in store
 
 
@@ -44,13 +47,13 @@ def test_a_photo_takes_few_bytes(tmp_path):
     store, count = Store(tmp_path / "a.sqlite"), 100
     descriptors = np.ones((count, 1280), np.float32)
     points = np.ones((count, POINTS, CHANNELS), np.int8)
-    store.put([bytes([row]) * 32 for row in range(count)], descriptors, points)
+    store.put([bytes([row]) * 32 for row in range(count)], descriptors, points, LIGHT)
     assert store.path.stat().st_size < 60_000 * count
 
 
 def test_a_published_models_photos_have_no_points(tmp_path):
     store = Store(tmp_path / "a.sqlite")
-    store.put([b"a", b"b"], numbers(2)[0], np.empty((2, 0, CHANNELS), np.int8))
+    store.put([b"a", b"b"], numbers(2)[0], np.empty((2, 0, CHANNELS), np.int8), LIGHT)
     assert store.points([b"a", b"b", b"a"]).shape == (3, 0, CHANNELS)
 
 
@@ -97,7 +100,7 @@ def test_a_cache_that_cannot_be_made_is_replaced_for_this_call(tmp_path, capsys,
     descriptors, points = numbers(2)
     (tmp_path / "file").touch()
     kept = open_store("a.sqlite", tmp_path / "open")
-    kept.put([b"a"], descriptors[:1], points[:1])
+    kept.put([b"a"], descriptors[:1], points[:1], LIGHT)
     assert b"a" in open_store("a.sqlite", tmp_path / "open") and capsys.readouterr().out == ""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     for folder, advice in (
@@ -107,7 +110,7 @@ def test_a_cache_that_cannot_be_made_is_replaced_for_this_call(tmp_path, capsys,
         store = open_store("a.sqlite", folder)
         said = capsys.readouterr().out
         assert str(tmp_path / "file") in said and said.endswith(advice) and said.count("\n") == 1
-        store.put([b"b"], descriptors[1:], points[1:])
+        store.put([b"b"], descriptors[1:], points[1:], LIGHT)
         np.testing.assert_array_equal(store.descriptors([b"b"]), descriptors[1:])
 
 
@@ -132,7 +135,7 @@ def no_space(store):
 def test_a_cache_that_cannot_be_written_is_still_read(tmp_path, capsys, monkeypatch, cause):
     descriptors, points = numbers(30)
     keys = [bytes([row]) for row in range(30)]
-    open_store("a.sqlite", tmp_path).put(keys[:2], descriptors[:2], points[:2])
+    open_store("a.sqlite", tmp_path).put(keys[:2], descriptors[:2], points[:2], LIGHT)
     before = (tmp_path / "a.sqlite").read_bytes()
     if cause == "read-only":
         read_only(monkeypatch)
@@ -141,7 +144,7 @@ def test_a_cache_that_cannot_be_written_is_still_read(tmp_path, capsys, monkeypa
         no_space(store)
     np.testing.assert_array_equal(store.descriptors(keys[:2]), descriptors[:2])
     assert capsys.readouterr().out == ""  # nothing was to be written
-    store.put(keys[2:], descriptors[2:], points[2:])
+    store.put(keys[2:], descriptors[2:], points[2:], LIGHT)
     said = capsys.readouterr().out
     assert f"{tmp_path / 'a.sqlite'}: can't be written" in said and said.count("\n") == 1
     np.testing.assert_array_equal(store.descriptors(keys), descriptors)
@@ -157,7 +160,9 @@ def test_a_cache_that_another_process_writes_is_waited_for(tmp_path, capsys, ref
     other = sqlite3.connect(store.path)
     other.execute("BEGIN IMMEDIATE")
     store.connection.execute("PRAGMA busy_timeout = 10")
-    refused(lambda: store.put([b"a"], descriptors, points), store.path, "locked", "wait until")
+    refused(
+        lambda: store.put([b"a"], descriptors, points, LIGHT), store.path, "locked", "wait until"
+    )
     other.rollback()
-    store.put([b"a"], descriptors, points)
+    store.put([b"a"], descriptors, points, LIGHT)
     assert b"a" in open_store("a.sqlite", tmp_path) and capsys.readouterr().out == ""

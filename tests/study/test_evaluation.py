@@ -11,8 +11,11 @@ from PIL import Image
 
 from vgeo.models.network import build, normalise
 from vgeo.models.weights import load_weights
+from vgeo.models.xfeat import describe_points, open_xfeat, shared_points
+from vgeo.photos.images import load_image
 from vgeo.retrieval import fuse
-from vgeo.study.rows import Evaluation, Fusion
+from vgeo.study.evaluation import points_side
+from vgeo.study.rows import TABLES, Evaluation, Fusion
 
 SIDE = 32  # pixels, of the tiny profile
 FOLDERS = {
@@ -173,6 +176,41 @@ def test_reranking_and_fusions(study, tiny, stages):
             other.predictions[:, 0],
         ),
     )
+
+
+def test_reranking_by_points(study):
+    """The first three are ordered by the points of each pair; the database may be darkened."""
+    tiny, network = study(), open_xfeat()
+    start, dataset = tiny.start("resnet18"), tiny.data.test_sets["tokyo-night"]
+    for brightness in (1.0, 0.4):
+        before = tiny.search(start, dataset, brightness)
+        after = tiny.evaluations.rerank_by_points(before)
+        queries, database = dataset.queries.paths, dataset.database.paths
+        for q, (old, new) in enumerate(zip(before.predictions, after.predictions, strict=True)):
+            alike = []
+            for row, square in zip(old[:3], before.distances[q]):
+                photo = load_image(database[row], 2 * SIDE)
+                photo = (photo.float() * brightness).round().to(torch.uint8)
+                both = torch.stack([load_image(queries[q], 2 * SIDE), photo])
+                points = describe_points(network, both)
+                shared = shared_points(points[0], points[1:]).item()
+                alike.append(math.log(1 + shared) + 2 * (1 - square / 2))
+            assert new.tolist() == [*old[np.argsort(-np.array(alike), kind="stable")], old[3]]
+    found = list(tiny.cache.root.glob("points/*/points.npy"))
+    assert len(found) == 3  # queries, the database as it is, and darkened
+
+
+def test_a_row_with_points_is_made_of_the_rows_model(study, monkeypatch):
+    tiny = study()
+    monkeypatch.setattr(tiny.trainings, "train", lambda name, seed: tiny.start("resnet18"))
+    dataset = tiny.data.test_sets["sf-xs"]
+    row, plain = TABLES[4]["baseline + XFeat"], TABLES[4]["baseline"]
+    assert row == replace(plain, points=True)
+    assert TABLES[4]["EffLite0: baseline + XFeat"] == replace(row, model="EffLite0")
+    result = tiny.evaluations.result(row, dataset)
+    expected = tiny.evaluations.rerank_by_points(tiny.evaluations.result(plain, dataset))
+    np.testing.assert_array_equal(result.predictions, expected.predictions)
+    assert [points_side(size) for size in (32, 96, 512)] == [64, 192, 384]
 
 
 @pytest.mark.slow

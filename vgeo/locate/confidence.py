@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.special import expit
 from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import brier_score_loss
+from sklearn.metrics import average_precision_score, brier_score_loss
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -152,6 +153,61 @@ def calibration_error(probability, right, bins: int = 10) -> float:
     rows = reliability(probability, right, bins)
     gaps = [abs(row["confidence"] - row["right"]) for row in rows]
     return float(np.average(gaps, weights=[row["answers"] for row in rows]))
+
+
+def risk_coverage(score, right) -> tuple[np.ndarray, np.ndarray]:
+    """How often answers are wrong where the least sure ones are not given.
+
+    Parameters
+    ----------
+    score : (Q,), higher for surer answers.
+    right : bool (Q,).
+
+    Returns
+    -------
+    coverage : float64 (Q,), the share of the answers that is given: 1/Q to 1.
+    risk : float64 (Q,), the share of these that is wrong. Answers of equal score are given
+        together: they have the risk of all of them.
+
+    References
+    ----------
+    El-Yaniv, Wiener, "On the foundations of noise-free selective classification", JMLR 2010.
+    """
+    score, right = np.asarray(score, float), np.asarray(right, bool)
+    order = np.argsort(-score, kind="stable")
+    given = np.arange(1, len(right) + 1)
+    risk = np.cumsum(~right[order]) / given
+    last = np.searchsorted(-score[order], -score[order], side="right") - 1
+    return given / len(right), risk[last]
+
+
+def sureness(probability, distances, shared) -> dict[str, np.ndarray]:
+    """Ways to say how sure answers are, each (Q,), higher for surer ones.
+
+    Parameters
+    ----------
+    probability : (Q,), the confidence.
+    distances : (Q, K), of the query's descriptor and the nearest ones, ascending, K at least 2.
+    shared : (Q, K), points that the query shares with its matches.
+    """
+    far, second = np.asarray(distances)[:, :2].T
+    return {
+        "confidence": np.asarray(probability),
+        "distance": -far,
+        "ratio of distances": -far / second.clip(min=np.finfo(np.float32).tiny),
+        "number of matches": np.asarray(shared)[:, 0],
+    }
+
+
+def precision_areas(ways: Mapping[str, np.ndarray], right) -> pd.DataFrame:
+    """How well each of several scores (Q,), higher for surer answers, finds the right ones.
+
+    Returns
+    -------
+    A row a score: AUPRC, 0 to 1, the area under precision and recall (average precision).
+    """
+    areas = {name: average_precision_score(right, score) for name, score in ways.items()}
+    return pd.Series(areas, name="AUPRC").rename_axis("sure by").to_frame()
 
 
 def scores(probability, right) -> dict[str, float]:

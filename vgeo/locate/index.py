@@ -71,15 +71,18 @@ class Answers:
         published model the inner product of the descriptors.
     features : float64 (Q, 4), what the confidence is computed from. The similarity of the first
         match; its lead over the best match more than RADIUS away from it; the share of the first
-        SHOWN matches within RADIUS of it; the cosine of the query's descriptor and the nearest one
-        of the index, which is low for a query unlike all that the index holds.
+        SHOWN matches within RADIUS of it; how far the query's brightness is from the median of the
+        index's photos, as the absolute difference of their logarithms.
     xy : float64 (Q, 2), the answers: UTM east and north, metres.
+    shared : int64 (Q, K), the points that the query shares with each match; 0 for a published
+        model.
     """
 
     predictions: np.ndarray
     similarity: np.ndarray
     features: np.ndarray
     xy: np.ndarray
+    shared: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +136,7 @@ class Index:
     skipped : {file: why} of the photos that were left out, here or when the positions were read.
     xy : float64 (N, 2), the photos' UTM east and north, metres.
     descriptors : float32 (N, D).
+    light : the median logarithm of 1 + the brightness, 0 to 255, of the photos.
     described : how many of the photos were not described yet.
 
     Raises
@@ -150,31 +154,39 @@ class Index:
         shortlist: int = SHORTLIST,
         strict: bool = True,
     ):
-        self.size, self.shortlist = size, shortlist
+        self._describe_with(model, size, shortlist)
+        name = key(self.recipe | {"code": code_hash(*DESCRIBING)})
+        self.store = open_store(f"{name}.sqlite", cache)
+        unreadable = self.describe(photos.paths, "index", strict)
+        self.skipped = photos.skipped | unreadable
+        readable = photos.take([path not in unreadable for path in photos.paths])
+        if not len(readable):
+            refuse(unreadable, len(photos))
+        self._hold(readable, [photo_key(path) for path in readable.paths])
+
+    def _describe_with(self, model: GeoModel | Peer, size: int, shortlist: int) -> None:
+        """Sets what describes photos. `recipe`: JSON values that differ where descriptions can."""
+        self.size, self.shortlist, self.described = size, shortlist, 0
         self.model = model.to(device()).eval()
-        recipe: dict[str, Any] = {"size": size, "code": code_hash(*DESCRIBING)}
+        self.recipe: dict[str, Any] = {"size": size}
         self.network: GeoModel | Peer = self.model
         self.xfeat = None
         if isinstance(self.model, Peer):
-            recipe |= {"model": self.model.identity}
+            self.recipe |= {"model": self.model.identity}
         else:
             self.network, self.xfeat = folded(self.model), xfeat.open_xfeat().to(device())
-            recipe |= {"weights": weights_hash(self.model), "side": xfeat.SIDE}
-            recipe |= {"xfeat": weights_hash(self.xfeat), "points": xfeat.POINTS}
-        self.store = open_store(f"{key(recipe)}.sqlite", cache)
-        self.described = 0
-        unreadable = self.describe(photos.paths, "index", strict)
-        self.skipped = photos.skipped | unreadable
-        self.photos = photos.take([path not in unreadable for path in photos.paths])
-        if not len(self.photos):
-            refuse(unreadable, len(photos))
-        self.xy = self.photos.xy
-        self.keys = [photo_key(path) for path in self.photos.paths]
-        described = self.store.descriptors(self.keys)
+            self.recipe |= {"weights": weights_hash(self.model), "side": xfeat.SIDE}
+            self.recipe |= {"xfeat": weights_hash(self.xfeat), "points": xfeat.POINTS}
+
+    def _hold(self, photos: Photos, keys: list[bytes]) -> None:
+        """Takes photos, whose descriptions are in the store under these keys, as the index's."""
+        self.photos, self.keys, self.xy = photos, keys, photos.xy
+        described = self.store.descriptors(keys)
         self.whitening = None
         if isinstance(self.model, GeoModel) and len(self.model.aggregation) == POOLED:
             self.whitening = _whitening(described)
         self.descriptors = self._whitened(described)
+        self.light = float(np.median(np.log1p(self.store.brightness(self.keys))))
 
     def locate(self, paths: Sequence[str]) -> Answers:
         """The answers for photos, which are described first. One that can't be read is refused."""
@@ -251,7 +263,9 @@ class Index:
                     )
                 descriptors, points = self._outputs(images)
                 keys_of_batch = [names[row] for row in rows]
-                self.store.put(keys_of_batch, descriptors.cpu().numpy(), points.cpu().numpy())
+                brightness = images.float().mean((1, 2, 3)).tolist()
+                found = descriptors.cpu().numpy(), points.cpu().numpy(), brightness
+                self.store.put(keys_of_batch, *found)
                 counter.update(len(rows))
                 self.described += len(rows)
 
@@ -274,16 +288,24 @@ class Index:
         weight, bias = self.whitening
         return F.normalize(torch.from_numpy(features) @ weight.T + bias, dim=1).numpy()
 
-    def _similarity(self, photo: bytes, descriptor: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """How alike a described photo, by its key, is to K rows of the index: float32 (K,)."""
+    def _compare(
+        self, photo: bytes, descriptor: np.ndarray, rows: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A described photo, by its key, and K rows of the index.
+
+        Returns
+        -------
+        How alike they are, float32 (K,), and how many points they share, int64 (K,).
+        """
         cosine = self.descriptors[rows] @ descriptor
         if self.xfeat is None:
-            return cosine
+            return cosine, np.zeros(len(rows), np.int64)
         own, others = (
             torch.from_numpy(self.store.points(keys))
             for keys in ([photo], [self.keys[row] for row in rows])
         )
-        return xfeat.similarity(xfeat.shared_points(own[0], others).numpy(), cosine)
+        shared = xfeat.shared_points(own[0], others).numpy()
+        return xfeat.similarity(shared, cosine), shared
 
     def _answers(self, keys, barred=None) -> Answers:
         """The Answers for described photos. barred: for each the rows that may not answer it."""
@@ -294,16 +316,17 @@ class Index:
         if barred:
             pairs = zip(rows, barred, strict=True)
             rows = np.stack([near[~np.isin(near, out)][:k] for near, out in pairs])
-        nearest = (self.descriptors[rows[:, 0]] * descriptors).sum(1)
-        alike = np.stack(list(map(self._similarity, keys, descriptors, rows)))
+        compared = zip(*map(self._compare, keys, descriptors, rows), strict=True)
+        alike, shared = map(np.stack, compared)
         order = np.argsort(-alike, axis=1, kind="stable")
-        rows, alike = np.take_along_axis(rows, order, 1), np.take_along_axis(alike, order, 1)
+        rows, alike, shared = (np.take_along_axis(x, order, 1) for x in (rows, alike, shared))
 
         xy = self.xy[rows]
         near = np.linalg.norm(xy - xy[:, :1], axis=2) <= RADIUS
         elsewhere = np.where(near.all(1), alike[:, -1], np.where(near, -1, alike).max(1))
-        columns = [alike[:, 0], alike[:, 0] - elsewhere, near[:, :SHOWN].mean(1), nearest]
-        return Answers(rows, alike, np.stack(columns, 1).astype(float), xy[:, 0])
+        light = np.abs(np.log1p(self.store.brightness(keys)) - self.light)
+        columns = [alike[:, 0], alike[:, 0] - elsewhere, near[:, :SHOWN].mean(1), light]
+        return Answers(rows, alike, np.stack(columns, 1).astype(float), xy[:, 0], shared)
 
     @cached_property
     def held_out(self) -> HeldOut | None:

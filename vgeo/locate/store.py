@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def photo_key(path: str | os.PathLike) -> bytes:
 
 
 class Store:
-    """Descriptors, float32 (D,), and points, int8 (P, CHANNELS), of photos by key.
+    """Descriptors, float32 (D,), points, int8 (P, CHANNELS), and brightness of photos by key.
 
     What was put into the store stays there when the process is killed. Every method raises
     VgeoError, which names the file, where SQLite can't use it.
@@ -76,7 +76,7 @@ class Store:
                 self._write_elsewhere(error)
 
     def _connect(self, file: str | Path) -> None:
-        columns = "key BLOB PRIMARY KEY, descriptor BLOB, points BLOB"
+        columns = "key BLOB PRIMARY KEY, descriptor BLOB, points BLOB, brightness REAL"
         self.connection = sqlite3.connect(file, timeout=60, uri=file == "")
         self.connection.execute(f"CREATE TABLE IF NOT EXISTS main.photos ({columns})")
         self.connection.execute(
@@ -92,23 +92,32 @@ class Store:
             f"{self.path}: can't be written ({error}), so descriptions of new photos are not kept: "
             f"{self.advice}"
         )
-        kept, self.path = f"{self.path.absolute().as_uri()}?mode=ro", None
+        kept, self.path = self.path, None
         self._connect("")
-        try:
-            self.connection.execute("ATTACH ? AS kept", (kept,))
-            self.connection.execute("SELECT 1 FROM kept.photos LIMIT 1").fetchall()
-        except sqlite3.Error:  # there is no such file, or nothing in it
-            return
+        with suppress(sqlite3.Error):  # there is no such file, or nothing in it
+            self.read_also(kept)
+
+    def read_also(self, path: Path) -> None:
+        """Lets a store of temporary files read another one's file as `kept`. It is not written."""
+        self.connection.execute("ATTACH ? AS kept", (f"{path.absolute().as_uri()}?mode=ro",))
+        self.connection.execute("SELECT 1 FROM kept.photos LIMIT 1").fetchall()
         both = "SELECT * FROM main.photos UNION ALL SELECT * FROM kept.photos"
         self.connection.execute(f"CREATE TEMP VIEW photos AS {both}")
 
     def __contains__(self, key: bytes) -> bool:
         return self._select("1", key) is not None
 
-    def put(self, keys: Sequence[bytes], descriptors: np.ndarray, points: np.ndarray) -> None:
-        """Adds photos: descriptors float32 (N, D), points int8 (N, P, CHANNELS)."""
-        rows = [(k, d.tobytes(), x.tobytes()) for k, d, x in zip(keys, descriptors, points)]
-        self._insert("photos VALUES (?, ?, ?)", rows)
+    def put(
+        self,
+        keys: Sequence[bytes],
+        descriptors: np.ndarray,
+        points: np.ndarray,
+        brightness: Sequence[float],
+    ) -> None:
+        """Adds photos: descriptors float32 (N, D), points int8 (N, P, CHANNELS), brightness."""
+        columns = zip(keys, descriptors, points, brightness)
+        rows = [(key, d.tobytes(), x.tobytes(), float(b)) for key, d, x, b in columns]
+        self._insert("photos VALUES (?, ?, ?, ?)", rows)
 
     def note(self, key: bytes, text: str | None = None) -> str | None:
         """The text that is kept under a key, None where there is none. A given text is kept."""
@@ -136,6 +145,10 @@ class Store:
         """The points of photos in the store, int8 (N, P, CHANNELS)."""
         flat = np.stack([np.frombuffer(self._select("points", key), np.int8) for key in keys])
         return flat.reshape(len(flat), flat.shape[1] // CHANNELS, CHANNELS)
+
+    def brightness(self, keys: Sequence[bytes]) -> np.ndarray:
+        """The brightness of photos in the store, float64 (N,)."""
+        return np.array([self._select("brightness", key) for key in keys])
 
     def _select(self, column: str, key: bytes, table: str = "photos"):
         """One value of a key's row; None where the table has no such row."""

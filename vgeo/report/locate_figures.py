@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from vgeo.locate.confidence import risk_coverage
 from vgeo.photos.images import load_image
 from vgeo.photos.places import Dataset
 from vgeo.report import figures
@@ -85,6 +86,32 @@ def calibration(curves: Mapping[str, pd.DataFrame]) -> Drawing:
         "both are equal. The numbers are summed up in the table locate_calibration."
     )
     return figures.drawing("locate_calibration", figure, caption, alt)
+
+
+@figures.style()
+def risk(ways: Mapping[str, np.ndarray], right: np.ndarray) -> Drawing:
+    """How often answers are wrong where the least sure ones are left out.
+
+    Parameters
+    ----------
+    ways : {what says how sure an answer is: float (Q,), higher for surer ones}.
+    right : bool (Q,), whether the answer is right.
+    """
+    figure, axes = figures.panels(6.5, 4.2)
+    axis = axes[0, 0]
+    for name, score in ways.items():
+        given, wrong = risk_coverage(score, right)
+        axis.plot(100 * given, 100 * wrong, label=name)
+    axis.set(xlabel="answers given, %", ylabel="of them wrong, %", xlim=(0, 100))
+    axis.set_ylim(bottom=0)
+    figures.legend_below(figure, axis, 2)
+    caption = "Wrong answers among the surest ones"
+    alt = (
+        "Curves of the share of wrong answers against the share of answers given, the surest "
+        f"first, where {', '.join(ways)} says how sure an answer is. Lower is better. The "
+        "areas are in the table locate_selection."
+    )
+    return figures.drawing("locate_risk", figure, caption, alt)
 
 
 @figures.style()

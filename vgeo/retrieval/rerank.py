@@ -1,4 +1,4 @@
-"""GeoWarp's re-ranking: the first predictions of a query are ordered by their warped images."""
+"""Re-ranking: the first predictions of a query are ordered by their images, warped or by points."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from vgeo.bars import bar
-from vgeo.device import autocast, gathered, share
+from vgeo.device import autocast, device, gathered, share
 from vgeo.errors import VgeoError
+from vgeo.models import xfeat
 from vgeo.models.geowarp import symmetric, warp
 from vgeo.models.network import folded, normalise
 from vgeo.photos.images import load_batches
@@ -103,6 +104,42 @@ def pair_scores(
     for start, some in gathered(mine):
         scores[start : start + len(some)] = some
     return scores
+
+
+@torch.inference_mode()
+def describe_points(
+    paths: Sequence[str], size: int, brightness: float = 1.0, progress: str | None = None
+) -> np.ndarray:
+    """XFeat's points of image files, int8 (N, P, 64), see `vgeo.models.xfeat.describe_points`.
+
+    The other parameters are as in `describe`.
+    """
+    network, where = xfeat.open_xfeat().to(device()), device()
+    points = np.zeros((len(paths), xfeat.POINTS, xfeat.CHANNELS), np.int8)
+    with bar(progress, len(paths), "images") as counter:
+        for rows, images in load_batches(paths, 32, size):
+            images = darken(images.to(where), brightness)
+            points[rows] = xfeat.describe_points(network, images).cpu().numpy()
+            counter.update(len(rows))
+    return points
+
+
+def point_scores(
+    queries: np.ndarray, database: np.ndarray, predictions: np.ndarray, distances: np.ndarray
+) -> np.ndarray:
+    """How alike queries and their first k predictions are by XFeat's points, float32 (Q, k).
+
+    Parameters
+    ----------
+    queries, database : of `describe_points`; may be memory maps.
+    predictions : int (Q, k), rows of the database.
+    distances : (Q, k), squared L2 distances of descriptors of unit length.
+    """
+    shared = []
+    for query, rows in zip(queries, predictions, strict=True):
+        points, others = torch.from_numpy(np.array(query)), torch.from_numpy(database[rows])
+        shared.append(xfeat.shared_points(points, others).numpy())
+    return xfeat.similarity(np.stack(shared), 1 - np.asarray(distances) / 2)
 
 
 def _alike(a: Tensor, b: Tensor) -> np.ndarray:

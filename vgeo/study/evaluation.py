@@ -13,12 +13,13 @@ import psutil
 from vgeo.device import precision
 from vgeo.errors import say
 from vgeo.models.network import DIM
+from vgeo.models.xfeat import SIDE
 from vgeo.photos.places import Dataset
 from vgeo.photos.tables import Photos
 from vgeo.retrieval import fuse
 from vgeo.retrieval.metrics import first_hit
 from vgeo.retrieval.multiscale import METHODS, SCALES, aggregate
-from vgeo.retrieval.rerank import pair_scores, rerank
+from vgeo.retrieval.rerank import describe_points, pair_scores, point_scores, rerank
 from vgeo.retrieval.search import build_index, choose_index, search
 from vgeo.study.cache import Cache
 from vgeo.study.data import Data
@@ -129,6 +130,8 @@ class Evaluations:
             return self.result(row, dataset.whole, seed).part(dataset)
         model = self.trainings.train(row.model, seed)
         result = self.search(model, dataset, brightness, row.multiscale, row.side, row.scale)
+        if row.points:
+            return self.rerank_by_points(result)
         if not row.rerank:
             return result
         if row.multiscale:
@@ -200,10 +203,27 @@ class Evaluations:
         candidates = _pairs(result, k)
         known = self._compare(model, result.dataset, candidates, result.brightness, warped)
         scores = np.array([known[pair] for pair in candidates], np.float32).reshape(-1, k)
-        predictions, order = rerank(result.predictions, scores, k)
-        distances = result.distances.copy()
-        distances[:, :k] = np.take_along_axis(distances[:, :k], order, axis=1)
-        return Result.of(result.dataset, predictions, distances, result.brightness)
+        return _in_order(result, scores)
+
+    def rerank_by_points(self, result: Result) -> Result:
+        """The first predictions in the order of XFeat's points that they share with the query."""
+        k, dataset = min(self.profile.testing.rerank, result.predictions.shape[1]), result.dataset
+        queries = self._points(dataset.queries, 1.0)
+        database = self._points(dataset.database, result.brightness)
+        first = (result.predictions[:, :k], result.distances[:, :k])
+        return _in_order(result, point_scores(queries, database, *first))
+
+    def _points(self, photos: Photos, brightness: float) -> np.ndarray:
+        """XFeat's points of all photos. They depend on no training and are found once."""
+        size = points_side(self.profile.image_size)
+        recipe = {"images": photos.fingerprint, "size": size, "brightness": brightness}
+        label = f"points of {len(photos)} photos" + words(1.0, brightness)
+
+        def make(folder: Path) -> None:
+            np.save(folder / "points.npy", describe_points(photos.paths, size, brightness, label))
+
+        folder = self.cache.step("points", label, recipe, make, ("vgeo.retrieval.rerank",))
+        return np.load(folder / "points.npy", mmap_mode="r")
 
     def _compare_all_scales(
         self, row: Evaluation, model: TrainedModel, dataset: Dataset, seed: int
@@ -281,6 +301,24 @@ class Evaluations:
     ) -> list[Path]:
         describe = self.descriptions.folder
         return [describe(model.weights, model.backbone, photos, s, brightness) for s in scales]
+
+
+def points_side(size: int) -> int:
+    """Pixels, both sides, of the images in which XFeat's points of photos of `size` are found.
+
+    Small photos are enlarged, because XFeat's map is an eighth of an image. From SIDE on that finds
+    nothing more and takes longer.
+    """
+    return min(2 * size, SIDE)
+
+
+def _in_order(result: Result, scores: np.ndarray) -> Result:
+    """The Result with its first k predictions by falling score, float32 (Q, k)."""
+    k = scores.shape[1]
+    predictions, order = rerank(result.predictions, scores, k)
+    distances = result.distances.copy()
+    distances[:, :k] = np.take_along_axis(distances[:, :k], order, axis=1)
+    return Result.of(result.dataset, predictions, distances, result.brightness)
 
 
 def _load(folders: list[Path], multiscale: str | None) -> np.ndarray:

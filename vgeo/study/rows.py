@@ -136,6 +136,7 @@ class Evaluation:
     side : "database", "query" or "both".
     scale : the scale of the descriptors that are not aggregated.
     rerank : whether the model's own warping regression orders the first predictions anew.
+    points : whether the points that XFeat finds in both photos order them anew.
     """
 
     model: str
@@ -144,6 +145,7 @@ class Evaluation:
     side: str = "database"
     scale: float = 1.0
     rerank: bool = False
+    points: bool = False
 
     def brightness(self, dataset: str) -> float:
         """The brightness factor of a data set's database."""
@@ -206,6 +208,7 @@ def _tables() -> dict[int, dict[str, Row]]:
             "baseline": base,
             "baseline + GeoWarp (before re-ranking)": replace(warp, rerank=False),
             "baseline + GeoWarp": warp,
+            "baseline + XFeat": replace(base, points=True),
         },
         5: {
             "baseline": base,
