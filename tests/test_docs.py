@@ -16,7 +16,11 @@ from vgeo.study.profiles import PROFILES
 from vgeo.training.technique import Technique
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+TOP = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")]
+PAGES = [*TOP, *sorted((ROOT / "docs").glob("*.md"))]
+# The changelog may name files of earlier versions, and files of a results folder that a later run
+# brings.
+PRESENT = [page for page in PAGES if page.stem != "CHANGELOG"]
 TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
 README = TEXTS[ROOT / "README.md"]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -66,12 +70,27 @@ def test_every_notebook_is_named_in_the_readme():
     assert all(f"`{path.stem}`" in README for path in (ROOT / "notebooks").glob("*.ipynb"))
 
 
-def test_named_files_of_the_repository_exist():
-    """Names in backticks that begin with a folder of the repository."""
-    named = re.compile(r"`((?:vgeo|tests|benchmarks|results|notebooks|docs)/[\w./-]+)`")
-    for page, text in TEXTS.items():
-        for name in set(named.findall(text)) - {"vgeo/training/sides.py"}:
-            assert (ROOT / name).exists(), f"{page.name}: {name}"
+# Names in backticks that begin with a folder of the repository, or are files at its root
+NAMED = re.compile(r"`((?:vgeo|tests|benchmarks|results|notebooks|docs)/[\w./*-]+)`")
+AT_ROOT = re.compile(r"`(?:\./)?([\w-]+\.(?:md|toml|txt|yml|cff|sh))`")
+OF_A_RUN = re.compile(r"`((?:tables|figures|sections|located)/[\w./*-]*|report\.html|run\.json)`")
+OF_A_BENCHMARK = re.compile(r"`(\w[\w*]*\.csv)`")
+MADE_BY_READERS = {"vgeo/training/sides.py"}  # the example of docs/add-a-technique.md
+# lists that `vgeo locate` reads and writes
+LISTS = {"locations.csv", "skipped.csv", "photos.csv", "database.csv", "queries.csv"}
+
+
+@pytest.mark.parametrize("page", PRESENT, ids=lambda page: page.name)
+def test_named_files_exist(page):
+    text = FENCE.sub("", TEXTS[page])
+    for pattern, folders in (
+        (NAMED, ["."]),
+        (AT_ROOT, [".", "tests"]),
+        (OF_A_RUN, ["results/city"]),
+        (OF_A_BENCHMARK, ["benchmarks/results", "results/city/tables", "vgeo/report/data"]),
+    ):
+        for name in set(pattern.findall(text)) - MADE_BY_READERS - LISTS:
+            assert any([*(ROOT / folder).glob(name)] for folder in folders), f"{page.name}: {name}"
 
 
 COMMANDS = [

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from vgeo.errors import VgeoError
-from vgeo.report import original
+from vgeo.report import claims, original
 from vgeo.report.claims import (
     CLAIMS,
     COLUMNS,
@@ -21,8 +21,11 @@ from vgeo.report.claims import (
     COSTS,
     MARGIN,
     RATIO,
+    TOLERANCES,
     VERDICTS,
     Claim,
+    agreed,
+    at_tolerances,
     by_family,
     difference_interval,
     holm,
@@ -421,3 +424,60 @@ def test_holm_is_the_closed_test(p):
 def test_frames_take_missing_values():
     table = ledger(results({}))
     assert str(table["queries"].dtype) == "Int64" and pd.api.types.is_float_dtype(table["effect"])
+
+
+def test_other_tolerances_are_other_constants(monkeypatch):
+    """Each column is the verdict of a ledger whose constants are the column's."""
+    # p: GRL 0.03, SphereFace 0.06; intervals: the filter within 10 points alone, the soup within 5
+    counts = {(2, "GRL"): 106, (1, "SphereFace"): 95, (3, "baseline brightness=0.6"): 109}
+    counts |= {(6, "Model Soup"): 103}
+    table = ledger(results(counts))
+    changed = {name: (table[name] != table["verdict"]).sum() for name in TOLERANCES}
+    assert all(changed.values()), changed
+    for name, (alpha, margin) in TOLERANCES.items():
+        monkeypatch.setattr(claims, "ALPHA", alpha)
+        monkeypatch.setattr(claims, "MARGIN", margin)
+        assert ledger(results(counts))["verdict"].tolist() == table[name].tolist()
+
+
+def test_the_counts_at_other_tolerances_are_of_all_rows():
+    table = ledger(results({(2, "GRL"): 106}), costs={"GRL training": 1.5})
+    counts = at_tolerances(table).set_index(["family", "alpha", "margin"])
+    assert len(counts) == len(FAMILIES) * (1 + len(TOLERANCES))
+    for family in FAMILIES:
+        here = counts.loc[(family, 0.05, 5.0)]
+        assert here.tolist() == verdict_counts(table)[family].tolist()[:3]
+        column = table.loc[table["family"] == family, "alpha 0.01"]
+        assert counts.loc[(family, 0.01, 5.0), "reproduced"] == (column == "reproduced").sum()
+    sums = counts.sum(axis=1).groupby("family").unique()
+    assert all(len(each) == 1 for each in sums)
+
+
+def test_a_verdict_that_another_machine_does_not_share_is_not_decidable(tmp_path):
+    ours = results({(2, "GRL"): 130, (1, "CosFace"): 70, (4, "baseline + GeoWarp"): 130})
+    theirs = results({(2, "GRL"): 70, (4, "baseline + GeoWarp"): 130})
+    here, there = ledger(ours, {"GRL training": 1.5}), ledger(theirs, {"GRL training": 3.0})
+    (tmp_path / "tables").mkdir()
+    there.sample(frac=1, random_state=0).to_csv(tmp_path / "tables" / "claims.csv", index=False)
+    both = ledger(ours, {"GRL training": 1.5}, other=tmp_path)
+    for text, before, after, other in (
+        (GRL, "reproduced", "not decidable", "contradicted"),
+        (LOSSES, "contradicted", "not decidable", "not decidable"),
+        ("GRL training", "reproduced", "not decidable", "contradicted"),
+    ):
+        assert set(rows(here, text)["verdict"]) == {before}
+        part = rows(both, text)
+        assert set(part["verdict"]) == {after}
+        assert set(part["reason"]) == {f"another machine's verdict: {other}"}
+        assert set(part["alpha 0.10"]) == {after}
+    shared = "Table 4: baseline + GeoWarp better"
+    assert set(rows(both, shared, metric="R@1")["verdict"]) == {"reproduced"}
+    assert both["effect"].equals(here["effect"]) and len(both) == len(here)
+    same = ledger(ours, {"GRL training": 1.5}, other=tmp_path / "none")
+    pd.testing.assert_frame_equal(same, here)
+
+
+def test_a_ledger_of_other_claims_is_refused():
+    table = ledger(results({}))
+    with pytest.raises(VgeoError, match="run the same commit there"):
+        agreed(table, table.iloc[1:])

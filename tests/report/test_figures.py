@@ -367,6 +367,29 @@ def test_claims_are_marked_at_their_effects(family, name):
         assert (np.diff(y.reshape(-1, 2)) > 0).all(), "R@5 is not below R@1"
 
 
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_the_original_s_point_lies_over_our_seeds(seeds):
+    rows = [
+        (words, dataset, seed, 40.0 + 5 * k + seed, 30.0, 60.0, SETS[dataset], published)
+        for k, (words, published) in enumerate([("the baseline", 52.3), ("ours alone", np.nan)])
+        for dataset in SETS
+        for seed in range(seeds)
+    ]
+    columns = ["row", "dataset", "seed", "value", "ci_low", "ci_high", "queries", "published"]
+    table = pd.DataFrame(rows, columns=columns)
+    for axes, dataset in zip(check(figures.over_seeds(table), 3), SETS, strict=True):
+        assert axes.get_title() == f"{dataset} (n = {SETS[dataset]})"
+        *ours, original = axes.lines
+        assert [line.get_xdata().tolist() for line in ours] == [
+            [40.0 + seed, 45.0 + seed] for seed in range(seeds)
+        ]
+        assert original.get_xdata()[0] == 52.3 and np.isnan(original.get_xdata()[1])
+        assert original.get_ydata().tolist() == [0, 1]
+        (bars,) = axes.collections
+        assert [s[:, 0].tolist() for s in bars.get_segments()] == [[30, 60], [30, 60]]
+    assert figures.over_seeds(table.iloc[:0]) is None
+
+
 def test_descriptor_space_shows_the_directions_of_most_variance():
     random = np.random.default_rng(0)
     night = np.arange(60) % 3 == 2

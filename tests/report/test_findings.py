@@ -1,31 +1,22 @@
-"""The findings: counted from the ledger, limited by the data, and the README's are those."""
-
-from pathlib import Path
+"""The findings: counted from the ledger, and limited by the data."""
 
 import pandas as pd
 import pytest
-from report.report_case import CITY
 
-from vgeo.errors import VgeoError
-from vgeo.report.claims import CLAIMS, COSTS, TESTED
+from vgeo.report.claims import CLAIMS, COSTS, TESTED, TOLERANCES
 from vgeo.report.findings import (
-    BEGIN,
     CHANGES,
     CLAIMED,
     DECIDED,
-    END,
     QUOTED,
     changes,
     findings_table,
     limits,
     opposites,
     summary,
-    update_readme,
+    tolerances,
 )
 from vgeo.study.rows import FAMILIES
-
-README = Path(__file__).parents[2] / "README.md"
-
 
 FIRST, SECOND = FAMILIES
 
@@ -126,7 +117,8 @@ def test_the_summary_counts_each_family_and_where_both_agree(ledger):
     ledger.loc[chosen & (ledger["dataset"] == "sf-xs"), "verdict"] = "contradicted"
     second = (ledger["family"] == SECOND).sum()
     open_, text = second - 2 - 3, summary(ledger)
-    assert f"3 reproduced, 2 contradicted and {open_} not decidable with {SECOND}" in text
+    share = f"{open_} ({100 * open_ / second:.0f} %)"
+    assert f"3 reproduced, 2 contradicted and {share} not decidable with {SECOND}" in text
     # GRL's six comparisons differ, two of them are opposite; GeoWarp's three agree, decided
     assert f"agree in {second - 6} of {second} comparisons (3 of them decided)" in text
     assert text.endswith("are opposite in 2.")
@@ -169,7 +161,7 @@ def measured(tmp_path, starts):
     ]
     pd.DataFrame(rows, columns=columns).to_csv(folder / "table_01.csv", index=False)
     counts = {"dataset": ["sf-xs val", "sf-xs", "tokyo-xs"], "database": [9, 2000, 1000]}
-    counts |= {"positives per query (median)": [9, 20, 10]}
+    counts |= {"chance R@1, %": [50.0, 1.24, 0.9]}
     pd.DataFrame(counts).to_csv(folder / "data_sets.csv", index=False)
     starts.to_csv(folder / "starts.csv", index=False)
     return tmp_path
@@ -182,17 +174,15 @@ def test_the_limits_are_computed(measured):
         "The 95 % interval of R@1 is ± 5, 5 and 5 points there."
     )
     assert databases == (
-        "Databases: 2,000 photos, of which 1.0 % are right for a query (sf-xs); "
-        "1,000 photos, of which 1.0 % are right for a query (tokyo-xs)."
+        "Databases of sf-xs and tokyo-xs: 2,000 and 1,000 photos. Chance R@1 is 1.2 and 0.9 %."
     )
     assert training == (
         "Trainings start: ResNet18 and EfficientNetV2-S from the weights of "
         "vgeo/models/pretrained, EfficientNet-Lite0 from ImageNet weights. Training by CosFace "
-        "moves R@1 on sf-xs, tokyo-xs and tokyo-night: ResNet18's by +2.0 (p = 0.200), "
-        "-3.0 (p = 0.050) and +20.0 (p = 0.600) points; EfficientNetV2-S's by "
-        "+1.0 (p = 0.001), +1.0 (p = 0.001) and +1.0 (p = 0.001) points; EfficientNet-Lite0's by "
-        "+0.0 (p = 0.300), +5.3 (p = 0.010) and +9.0 (p < 0.001) points. So comparisons of "
-        "ResNet18's trainings say little about the techniques."
+        "moves R@1 on sf-xs, tokyo-xs and tokyo-night: ResNet18's by +2.0, -3.0 and "
+        "+20.0 points; EfficientNetV2-S's by +1.0*, +1.0* and +1.0* points; EfficientNet-Lite0's "
+        "by +0.0, +5.3* and +9.0* points (* where p < 0.05). So comparisons of ResNet18's "
+        "trainings say little about the techniques."
     )
 
 
@@ -220,33 +210,24 @@ def test_a_folder_without_tables_has_no_limits(tmp_path):
     assert limits(tmp_path) == []
 
 
-def test_the_findings_are_written_between_the_markers(tmp_path, results):
-    readme = tmp_path / "README.md"
-    readme.write_text(f"# Title\n\n{BEGIN}\nold\n{END}\n\nThe rest.\n")
-    for _ in range(2):  # again: nothing changes
-        update_readme(readme, results)
-        text = readme.read_text()
-        assert text.startswith(f"# Title\n\n{BEGIN}\n- Queries: ") and "old" not in text
-        assert text.endswith(f"\n{END}\n\nThe rest.\n")
-    rows = [line for line in text.splitlines() if line.startswith("| ")]
+def test_the_findings_begin_with_what_the_data_can_tell(results):
+    claims, said = pd.read_csv(results / "tables" / "claims.csv"), limits(results)
+    lines = findings_table(results / "tables" / "claims.csv", said).splitlines()
+    assert lines[: 1 + len(said)] == [f"- {line}" for line in [summary(claims), *said]]
+    rows = [line for line in lines if line.startswith("| ")]
     assert len(rows) == 2 + 7 and len({line.count(" | ") for line in rows}) == 1
-    assert findings_table(results / "tables" / "claims.csv", limits(results)) in text
 
 
-def test_a_readme_without_markers_or_a_folder_without_ledger_is_refused(tmp_path, results):
-    readme = tmp_path / "README.md"
-    readme.write_text("# Title\n")
-    with pytest.raises(VgeoError, match="findings -->"):
-        update_readme(readme, results)
-    readme.write_text(f"{BEGIN}\n{END}\n")
-    with pytest.raises(VgeoError, match="run the study first"):
-        update_readme(readme, tmp_path / "nothing")
-
-
-def test_the_readme_says_what_the_released_ledger_holds():
-    text = README.read_text(encoding="utf-8")
-    assert BEGIN in text, "README.md: has no place for the findings, see findings.update_readme"
-    found = text.split(BEGIN)[1].split(END)[0].strip()
-    assert found == findings_table(CITY / "claims.csv", limits(CITY.parent)).strip(), (
-        "README.md: call vgeo.report.findings.update_readme(README.md, results/city)"
+def test_other_tolerances_are_counted(ledger):
+    assert tolerances(ledger) == ""
+    for name in TOLERANCES:
+        ledger[name] = ledger["verdict"]
+    ledger.loc[ledger["family"] == SECOND, "margin 10"] = "reproduced"
+    first, second = ((ledger["family"] == family).sum() for family in FAMILIES)
+    costs = len(COSTS)
+    same = f"{costs} / 0 / {first - costs} and 0 / 0 / {second}"
+    assert tolerances(ledger) == (
+        "These counts are for alpha 0.05 and a margin of 5 points. "
+        f"Alpha 0.01: {same}; alpha 0.10: {same}; margin 3: {same}; "
+        f"margin 10: {costs} / 0 / {first - costs} and {second} / 0 / 0."
     )

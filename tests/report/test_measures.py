@@ -11,7 +11,8 @@ from PIL import Image
 from vgeo.models.geowarp import Regression, local_features
 from vgeo.photos.places import pair_up
 from vgeo.photos.tables import read_photos
-from vgeo.report import measures
+from vgeo.report import claims, measures, original
+from vgeo.report.page import HEADLINES
 from vgeo.report.tables import COLUMNS
 from vgeo.retrieval.metrics import interval
 from vgeo.study.evaluation import Result
@@ -47,6 +48,31 @@ def test_recalls_of_every_condition_data_set_and_rank():
     assert table["metric"].tolist() == ["R@1", "R@5"] * 3
     ends = interval(np.arange(10) < 6)
     assert table.loc[0, ["ci_low", "ci_high"]].tolist() == pytest.approx(ends, abs=0.005)
+
+
+def test_every_seed_of_a_row_stands_beside_the_original_s_value():
+    results = {
+        seed: {
+            1: {"CosFace": {"sf-xs": hits(6 + seed, 10), "tokyo-xs": hits(1, 4)}},
+            4: {"EffLite0: baseline": {"sf-xs": hits(5, 10)}},
+        }
+        for seed in (0, 1, 2)
+    }
+    rows = [("the baseline", 1, "CosFace"), ("ours alone", 4, "EffLite0: baseline")]
+    table = measures.over_seeds(results, rows)
+    assert len(table) == 3 * 3 and table["row"].unique().tolist() == [row[0] for row in rows]
+    baseline = table[(table["row"] == "the baseline") & (table["dataset"] == "sf-xs")]
+    assert baseline["seed"].tolist() == [0, 1, 2] and baseline["value"].tolist() == [60, 70, 80]
+    printed = original.printed().query("table == 1 and condition == 'CosFace' and metric == 'R@1'")
+    known = printed.set_index("dataset")["value"]
+    assert set(baseline["published"]) == {known["sf-xs"]}
+    assert table.loc[table["row"] == "ours alone", "published"].isna().all()
+
+
+def test_the_headlines_are_computed_for_every_seed():
+    """The notebook evaluates all seeds on the rows of the claims alone."""
+    for _, table, condition in HEADLINES:
+        assert condition in claims.CONDITIONS[table]
 
 
 def test_best_rows_name_the_first_of_equals_and_only_what_the_original_has():

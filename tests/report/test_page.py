@@ -16,8 +16,11 @@ from report.report_case import CITY
 
 from vgeo.errors import VgeoError
 from vgeo.report import original
-from vgeo.report.claims import VERDICTS
+from vgeo.report.claims import TOLERANCES, VERDICTS
+from vgeo.report.findings import summary, tolerances
 from vgeo.report.page import HEADLINES, write_page
+from vgeo.report.provenance import Provenance
+from vgeo.report.section import read_sections
 from vgeo.study.rows import FAMILIES, TABLES
 
 VOID = {"meta", "link", "img", "br", "hr", "input", "col", "wbr"}
@@ -131,10 +134,40 @@ def test_the_headlines_are_rows_of_the_study():
 def test_the_first_lines_say_how_far_the_data_carry(page, folder):
     start = page.text.split("In short")[1].split("The seven changes")[0]
     queries = pd.read_csv(folder / "tables/table_01.csv").set_index("dataset")["queries"]
-    assert start.strip().startswith(f"Queries: {queries['sf-xs'].iloc[0]} on sf-xs")
+    ledger = pd.read_csv(folder / "tables" / "claims.csv")
+    assert start.strip().startswith(summary(ledger))
+    assert f" Queries: {queries['sf-xs'].iloc[0]} on sf-xs" in start
     assert (
         "Trainings start: ResNet18" in start and "Training by CosFace moves R@1 on sf-xs" in start
     )
+
+
+def test_each_table_and_figure_says_where_it_comes_from(page, folder):
+    for stem, record in read_sections(folder).items():
+        for entry in [*record["tables"], *record["figures"]]:
+            known = Provenance(**entry["provenance"])
+            assert known.notebook == f"notebooks/{stem}.ipynb"
+            after = page.text.split(f"/{entry['name']}.")[-1]
+            assert f" From {known}. " in after
+    sources = sum(len(r["tables"]) + len(r["figures"]) for r in read_sections(folder).values())
+    assert page.text.count(" From notebooks/") == sources
+
+
+def test_an_older_folder_without_provenance_has_a_page(results):
+    for path in results.glob("sections/*.json"):
+        record = json.loads(path.read_text())
+        for entry in [*record["tables"], *record["figures"]]:
+            del entry["provenance"]
+        path.write_text(json.dumps(record))
+    assert " From notebooks/" not in Page(write_page(results)).text
+
+
+def test_other_tolerances_are_said_where_the_ledger_has_them(results):
+    path = results / "tables" / "claims.csv"
+    ledger = pd.read_csv(path)
+    ledger.assign(**dict.fromkeys(TOLERANCES, "reproduced")).to_csv(path, index=False)
+    text = Page(write_page(results)).text
+    assert f" {tolerances(pd.read_csv(path))} " in text and "Alpha 0.01" in text
 
 
 def test_the_verdicts_are_counted_from_the_ledger(page, folder):

@@ -1,6 +1,8 @@
 """What a section writes, records and shows."""
 
 import json
+import subprocess
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -10,7 +12,9 @@ from PIL import Image
 from report.report_case import CITY, drawing
 
 from vgeo.report import section as section_module
+from vgeo.report.provenance import Provenance, commit_of
 from vgeo.report.section import Section, files_of, read_sections
+from vgeo.study.cache import Cache
 
 
 @pytest.fixture
@@ -133,3 +137,83 @@ def test_a_new_section_forgets_the_last_run(section, tmp_path):
     section.says("Old.")
     Section(tmp_path, "02_grl")
     assert read_sections(tmp_path)["02_grl"]["says"] == ""
+
+
+def git(folder, *words):
+    who = ["-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false"]
+    command = ["git", "-C", str(folder), *who, *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch, shown):
+    """A clone with one commit, which sections take for theirs."""
+    root = tmp_path / "clone"
+    for name in ("vgeo/study/rows.py", "notebooks/02_grl.ipynb", "README.md"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("1\n")
+    git(root, "init", "--quiet")
+    git(root, "add", ".")
+    git(root, "commit", "--quiet", "-m", "one")
+    monkeypatch.setattr(section_module, "clone", lambda: root)
+    monkeypatch.setattr(section_module, "cache_of", lambda: root / "runs" / "cache")
+    return root
+
+
+@pytest.mark.parametrize(
+    "changed, dirty",
+    [(None, False), ("README.md", False), ("vgeo/study/rows.py", True), ("vgeo/new.py", True)],
+)
+def test_the_commit_and_whether_the_code_differs_from_it(repository, changed, dirty):
+    if changed:
+        (repository / changed).write_text("2\n")
+    head = git(repository, "rev-parse", "HEAD")
+    assert commit_of(repository) == {"commit": head, "dirty": dirty}
+
+
+def test_a_folder_without_git_has_no_commit(tmp_path):
+    assert commit_of(tmp_path / "nowhere") == {"commit": None, "dirty": None}
+    assert "an unknown commit" in str(Provenance("notebooks/x.ipynb", None, None))
+
+
+def test_everything_written_says_where_it_comes_from(repository, tmp_path):
+    (repository / "vgeo/study/rows.py").write_text("2\n")
+    results = tmp_path / "run"
+    cache = Cache(repository / "runs/cache", repository / "runs/cache/journals/run.jsonl")
+    cache.step("models", "train of an earlier notebook", {"n": 0}, lambda folder: None)
+    section = Section(results, "02_grl")
+    section.table("before", pd.DataFrame({"a": [1]}))
+    model = cache.step("models", "train GRL", {"n": 1}, lambda folder: None)
+    cache.step("views", "views of GRL", {"n": 1}, lambda folder: None)
+    section.table(2, table())
+    section.figure(drawing())
+    before, after = (each["provenance"] for each in section.record["tables"])
+    head, recipe = git(repository, "rev-parse", "HEAD"), f"models/{model.name}: train GRL"
+    known = {"notebook": "notebooks/02_grl.ipynb", "commit": head, "dirty": True}
+    assert before == known | {"recipes": []} and after == known | {"recipes": [recipe]}
+    words = f"notebooks/02_grl.ipynb, commit {head[:12]} (dirty); recipes: {recipe}"
+    beside = json.loads((results / "tables/table_02.csv-metadata.json").read_text())
+    assert beside["url"] == "table_02.csv" and beside["dc:source"] == words
+    assert beside["notes"] == [{"provenance": after}]
+    with Image.open(results / "figures/curve.png") as image:
+        assert image.info["Source"] == words
+    svg = ElementTree.parse(results / "figures/curve.svg")
+    assert svg.findtext(".//{http://purl.org/dc/elements/1.1/}source") == words
+
+
+def test_a_resumed_run_names_the_same_recipes(repository, tmp_path):
+    """Models that were made inside another's step and models that are found are named alike."""
+
+    def use():
+        root = repository / "runs/cache"
+        cache = Cache(root, root / "journals/run.jsonl")
+        section = Section(tmp_path / "run", "02_grl")
+
+        def inner(folder=None):
+            cache.step("models", "train CosFace", {"n": 1}, lambda folder: None)
+
+        cache.step("models", "train GeoWarp", {"n": 2}, inner)
+        inner()
+        return section.provenance()
+
+    assert use() == use() and len(use().recipes) == 2

@@ -77,6 +77,8 @@ def test_the_record_says_what_the_run_was_made_of(whole_study, tmp_path):
     record.add("01_losses", 2.0, read_journal(whole_study.cache.journal)[0])
     content = read(tmp_path / "run.json")
     assert content["profile"] == "tiny" and content["seeds"] == [0] and content["image_size"] == 32
+    assert content["commit"] is None or len(content["commit"]) == 40
+    assert content["dirty"] in ((True, False) if content["commit"] else (None,))
     assert content["start"] == (
         "ImageNet weights (efficientnet_lite0); the weights of vgeo/models/pretrained "
         "(efficientnet_v2_s, resnet18)"

@@ -11,8 +11,10 @@ compares, and on those of the second family that stand for them (`rows.counterpa
 """
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -28,13 +30,22 @@ ALPHA = 0.05
 # queries "not much different". To show that a difference is below 5 points, at most 4 of 105
 # queries may differ, or some 60 of 315. A smaller margin could not be shown on so few queries.
 MARGIN = 5.0
-TOLERANCE = 0.25  # of a ratio of times: "about 1.5x" and "almost zero" are no sharper
+RATIO_TOLERANCE = 0.25  # of a ratio of times: "about 1.5x" and "almost zero" are no sharper
 VERDICTS = ("reproduced", "contradicted", "not decidable", "no data")
+# {name: (alpha, margin)}: what the verdicts would be with other constants. Each is a column.
+TOLERANCES = {
+    "alpha 0.01": (0.01, MARGIN),
+    "alpha 0.10": (0.10, MARGIN),
+    "margin 3": (ALPHA, 3.0),
+    "margin 10": (ALPHA, 10.0),
+}
 COLUMNS = [
     *("section", "quote", "claim", "family", "dataset", "metric", "queries", "effect", "ci_low"),
     *("ci_high", "p", "mean_effect", "spread", "seeds", "reported", "verdict", "reason"),
+    *TOLERANCES,
 ]
 RATIO = "ratio of times"  # the metric of a cost
+OTHER_MACHINE = "another machine's verdict"  # begins the reason for what two machines disagree on
 WORDS = {">": "better than", "=": "about the same as", "<=": "not better than"}
 
 Row = tuple[int, str]  # table and condition
@@ -137,6 +148,7 @@ def ledger(
     results: Mapping[int, Mapping],
     costs: Mapping[str, float] | None = None,
     absent: Mapping[str, str] | None = None,
+    other: str | os.PathLike | None = None,
 ) -> pd.DataFrame:
     """Every claim on every data set and metric, tested on our results in both families of rows.
 
@@ -148,6 +160,8 @@ def ledger(
         agree.
     costs : {name of a COSTS entry: measured ratio}.
     absent : {data set without results: why}.
+    other : results folder of the same study on another machine, see `agreed`. None, or a folder
+        that does not exist, changes nothing.
 
     Returns
     -------
@@ -166,8 +180,10 @@ def ledger(
       wholly beyond.
     - "<=": contradicted when better with p < ALPHA, else reproduced if the interval ends below
       MARGIN.
-    - costs: reproduced within TOLERANCE of the stated ratio, else contradicted.
+    - costs: reproduced within RATIO_TOLERANCE of the stated ratio, else contradicted.
     - all others are "not decidable", or "no data" without a result, each with its reason.
+
+    The columns of TOLERANCES hold the verdicts with another ALPHA or MARGIN.
 
     Raises
     ------
@@ -195,7 +211,66 @@ def ledger(
     }
     first, second = (of_family[family] for family in FAMILIES)
     rows = [*first, *(_cost(cost, costs.get(cost.name)) for cost in COSTS), *second]
-    return pd.DataFrame(rows, columns=COLUMNS).astype({"queries": "Int64", "seeds": "Int64"})
+    table = pd.DataFrame(rows, columns=COLUMNS).astype({"queries": "Int64", "seeds": "Int64"})
+    for name in TOLERANCES:  # of costs and of what has no data
+        table[name] = table[name].fillna(table["verdict"])
+    if other is None or not Path(other).exists():
+        return table
+    return agreed(table, pd.read_csv(Path(other) / "tables" / "claims.csv"))
+
+
+def agreed(ledger: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """The ledger without the verdicts that another machine's ledger does not share.
+
+    Parameters
+    ----------
+    ledger, other : of the same study with the same seeds, on two machines.
+
+    Returns
+    -------
+    A copy of `ledger`. A claim or cost that is reproduced or contradicted, and has another verdict
+    in `other`, is "not decidable"; its reason names the other verdict. The same holds for the
+    columns of TOLERANCES.
+
+    Raises
+    ------
+    VgeoError
+        When `other` has not the same claims.
+    """
+    table, keys = ledger.copy(), ["claim", "family", "dataset", "metric"]
+    first, second = (
+        list(each[keys].fillna("").itertuples(index=False, name=None)) for each in (table, other)
+    )
+    if sorted(first) != sorted(second):
+        raise VgeoError("the other machine's ledger has other claims: run the same commit there")
+    place = dict(zip(second, range(len(second)), strict=True))
+    theirs = other.iloc[[place[each] for each in first]]
+    for column in [name for name in ("verdict", *TOLERANCES) if name in other]:
+        verdicts = theirs[column].to_numpy()
+        flips = table[column].isin(VERDICTS[:2]) & (table[column] != verdicts)
+        if column == "verdict":
+            reasons = pd.Series(verdicts, table.index).radd(f"{OTHER_MACHINE}: ")
+            table["reason"] = table["reason"].mask(flips, reasons)
+        table[column] = table[column].mask(flips, "not decidable")
+    return table
+
+
+def at_tolerances(ledger: pd.DataFrame) -> pd.DataFrame:
+    """How many rows of the ledger have which verdict, with the constants here and with others.
+
+    Returns
+    -------
+    A row for each family and tolerance: family, alpha, margin (points), and a count for each of
+    VERDICTS but "no data".
+    """
+    rows = []
+    for family in FAMILIES:
+        of_family = ledger[ledger["family"] == family]
+        for column, constants in {"verdict": (ALPHA, MARGIN), **TOLERANCES}.items():
+            counts = of_family[column].value_counts().reindex(VERDICTS[:3], fill_value=0)
+            row: dict = {"family": family} | dict(zip(("alpha", "margin"), constants, strict=True))
+            rows.append(row | counts.to_dict())
+    return pd.DataFrame(rows)
 
 
 def verdict_counts(ledger: pd.DataFrame) -> pd.DataFrame:
@@ -332,11 +407,14 @@ def _compare(claim, dataset, metric, results, absent) -> dict:
     )
     strongest = int(effects[:, 0].argmin())
     low, high = difference_interval(ours[0], rivals[strongest][0])
-    if claim.kind == ">":
-        verdict, reason, about = _superior(effects, p)
-    else:
-        verdict, reason = _equivalent(claim.kind, effects[0], p[0], low, high)
-        about = 0
+
+    def judge(alpha: float, margin: float) -> tuple[str, str, int]:
+        if claim.kind == ">":
+            return _superior(effects, p, alpha)
+        ends = difference_interval(ours[0], rivals[0][0], 1 - alpha)
+        return *_equivalent(claim.kind, effects[0], p[0], *ends, alpha, margin), 0
+
+    verdict, reason, about = judge(ALPHA, MARGIN)
     if verdict == "not decidable":
         wins = np.sum(ours[0] & ~rivals[about][0])
         losses = np.sum(rivals[about][0] & ~ours[0])
@@ -346,39 +424,42 @@ def _compare(claim, dataset, metric, results, absent) -> dict:
     row |= {"queries": len(ours[0]), "effect": effect[0], "ci_low": low, "ci_high": high}
     row |= {"p": p[strongest], "mean_effect": effect.mean()}
     row["spread"] = effect.std(ddof=1) if len(results) > 1 else math.nan
+    row |= {name: judge(*constants)[0] for name, constants in TOLERANCES.items()}
     return row | {"verdict": verdict, "reason": reason}
 
 
-def _superior(effects: np.ndarray, p: np.ndarray) -> tuple[str, str, int]:
+def _superior(effects: np.ndarray, p: np.ndarray, alpha: float) -> tuple[str, str, int]:
     """Verdict of ">", its reason, and the rival that it hangs on; effects (rivals, seeds)."""
-    lost = (effects[:, 0] < 0) & (p < ALPHA)
+    lost = (effects[:, 0] < 0) & (p < alpha)
     if lost.any():
         rival = int(np.where(lost, effects[:, 0], np.inf).argmin())
         if (effects[rival] < 0).all():
             return "contradicted", "", rival
         return "not decidable", "the sign differs between seeds", rival
-    undecided = (effects[:, 0] <= 0) | (p >= ALPHA)
+    undecided = (effects[:, 0] <= 0) | (p >= alpha)
     if undecided.any():
         rival = int(np.where(undecided, p, -1).argmax())
-        return "not decidable", f"p is not below {ALPHA}", rival
+        return "not decidable", f"p is not below {alpha}", rival
     unstable = (effects <= 0).any(axis=1)
     if unstable.any():
         return "not decidable", "the sign differs between seeds", int(unstable.argmax())
     return "reproduced", "", 0
 
 
-def _equivalent(kind: str, effects, p: float, low: float, high: float) -> tuple[str, str]:
+def _equivalent(
+    kind: str, effects, p: float, low: float, high: float, alpha: float, margin: float
+) -> tuple[str, str]:
     """Verdict of "=" or "<=" and its reason; effects (seeds,), the others of the first seed."""
     if kind == "=":
-        within, beyond = low >= -MARGIN and high <= MARGIN, low > MARGIN or high < -MARGIN
+        within, beyond = low >= -margin and high <= margin, low > margin or high < -margin
         same_sign = (np.sign(effects) == np.sign(effects[0])).all()
-        agreed = (np.abs(effects) <= MARGIN).all() if within else same_sign
+        agreed = (np.abs(effects) <= margin).all() if within else same_sign
     else:
-        beyond = effects[0] > 0 and p < ALPHA
-        within = high <= MARGIN and not beyond
-        agreed = (effects <= MARGIN).all() if within else (effects > 0).all()
+        beyond = effects[0] > 0 and p < alpha
+        within = high <= margin and not beyond
+        agreed = (effects <= margin).all() if within else (effects > 0).all()
     if not within and not beyond:
-        return "not decidable", f"the interval crosses {MARGIN:g} points"
+        return "not decidable", f"the interval crosses {margin:g} points"
     if not agreed:
         return "not decidable", "the seeds disagree"
     return ("reproduced" if within else "contradicted"), ""
@@ -398,6 +479,6 @@ def _cost(cost: Cost, measured: float | None) -> dict:
     row |= {"claim": f"{cost.name} takes {cost.ratio:g} times as long", "reported": cost.ratio}
     if measured is None:
         return row | {"verdict": "no data", "reason": "not measured"}
-    close = abs(measured / cost.ratio - 1) <= TOLERANCE
+    close = abs(measured / cost.ratio - 1) <= RATIO_TOLERANCE
     verdict = "reproduced" if close else "contradicted"
     return row | {"effect": measured, "verdict": verdict, "reason": ""}

@@ -480,6 +480,45 @@ def claims_chart(name: str, caption: str, ledger: pd.DataFrame, family: str) -> 
     return drawing(_of_family(name, family), figure, caption, alt)
 
 
+@style()
+def over_seeds(table: pd.DataFrame) -> Drawing | None:
+    """Each seed's R@1, the first seed's interval, and the original's R@1: a panel a data set.
+
+    Parameters
+    ----------
+    table : of `measures.over_seeds`.
+    """
+    if table.empty:
+        return None
+    names, datasets = list(table["row"].unique()), list(table["dataset"].unique())
+    size = (3.2 * len(datasets) + 2.6, 0.42 * len(names) + 1.7, 1, len(datasets))
+    figure, (axes,) = panels(*size, sharex=True, sharey=True)
+    for axis, dataset in zip(axes, datasets, strict=True):
+        rows = table[table["dataset"] == dataset]
+        y = rows["row"].map(names.index).to_numpy(float)
+        first = (rows["seed"] == rows["seed"].min()).to_numpy()
+        ends = rows.loc[first, ["ci_low", "ci_high"]].to_numpy().T
+        axis.hlines(y[first], *ends, color="0.6", linewidth=4, label="95 % interval, first seed")
+        for k, (_, of_seed) in enumerate(rows.groupby("seed", sort=True)):
+            at = of_seed["row"].map(names.index) + 0.12 * k  # so that equal points are all seen
+            look = {"color": RIGHT, "ms": 5, "label": "" if k else "ours, a point a seed"}
+            axis.plot(of_seed["value"], at, "o", **look)
+        look = {"mfc": "none", "color": WRONG, "ms": 7, "label": "in the original"}
+        axis.plot(rows.loc[first, "published"], y[first], "D", **look)
+        queries = int(rows["queries"].max())
+        axis.set(title=f"{dataset} (n = {queries})", xlabel="R@1, %", xlim=(-2, 102))
+    axes[0].set_yticks(range(len(names)), names, fontsize=9)
+    axes[0].set_ylim(len(names) - 0.5, -0.5)
+    legend_below(figure, axes[0])
+    alt = (
+        "Dot chart, a row for the baseline and for each change to it and a panel for each data "
+        "set: the R@1 of each seed as a dot, the 95 % interval of the first seed as a grey bar, "
+        "the original's R@1 as an open diamond. The numbers are in the table of this name."
+    )
+    caption = "The original's R@1 over ours: every seed, and the interval over queries"
+    return drawing("over_seeds", figure, caption, alt)
+
+
 # ---- descriptors and photos ----
 
 

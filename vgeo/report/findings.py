@@ -10,15 +10,21 @@ from pathlib import Path
 
 import pandas as pd
 
-from vgeo.errors import VgeoError
-from vgeo.files import write
 from vgeo.report import original, tables
-from vgeo.report.claims import ALPHA, TESTED, VERDICTS, by_family, verdict_counts
+from vgeo.report.claims import (
+    ALPHA,
+    MARGIN,
+    TESTED,
+    TOLERANCES,
+    VERDICTS,
+    at_tolerances,
+    by_family,
+    verdict_counts,
+)
 from vgeo.report.measures import NAMES
 from vgeo.study.rows import DATASETS, FAMILIES
 
 DECIDED = VERDICTS[:3]  # all but "no data"
-BEGIN, END = "<!-- findings -->", "<!-- /findings -->"
 CLAIMED, QUOTED = "in the original", "the original says"
 COLUMNS = ["change", QUOTED, CLAIMED, *FAMILIES]
 NOTE = (
@@ -105,7 +111,7 @@ def _effect(row) -> str:
 def limits(results: str | os.PathLike) -> list[str]:
     """How far a results folder's data carry its findings, in sentences; those it has numbers for.
 
-    They state the number of queries, the share of the database that is right by chance, what the
+    They state the number of queries, the size of the databases with chance recall, what the
     trainings start from, and how far training moves the start's R@1.
     """
     folder, lines = Path(results), []
@@ -115,17 +121,30 @@ def limits(results: str | os.PathLike) -> list[str]:
         widths = _listed([f"{(row.ci_high - row.ci_low) / 2:.0f}" for row in shown])
         lines.append(f"Queries: {queries}. The 95 % interval of R@1 is ± {widths} points there.")
     if (table := _read(folder, "data_sets")) is not None:
-        column = "positives per query (median)"
         tests = table[~table["dataset"].str.endswith(" val")]
-        words = tests["database"].map("{:,} photos".format)
-        words += (100 * tests[column] / tests["database"]).map(
-            ", of which {:.1f} % are right for a query".format
-        )
-        each = tests["dataset"].groupby(words, sort=False).agg(lambda names: _listed(list(names)))
-        lines.append(f"Databases: {'; '.join(f'{text} ({on})' for text, on in each.items())}.")
+        counts = _listed([f"{count:,}" for count in tests["database"]])
+        chance = _listed([f"{share:.1f}" for share in tests["chance R@1, %"]])
+        where = _listed(list(tests["dataset"]))
+        lines.append(f"Databases of {where}: {counts} photos. Chance R@1 is {chance} %.")
     if (starts := _read(folder, "starts")) is not None:
         lines.append(_training(starts))
     return lines
+
+
+def tolerances(ledger: pd.DataFrame) -> str:
+    """The counts of DECIDED with other constants, in a sentence; "" for a ledger without them."""
+    if not TOLERANCES.keys() <= set(ledger.columns):
+        return ""
+    counts = at_tolerances(ledger)
+    words = counts[list(DECIDED)].astype(str).agg(" / ".join, axis=1)
+    each = [
+        f"{name}: {' and '.join(words[(counts['alpha'] == alpha) & (counts['margin'] == margin)])}"
+        for name, (alpha, margin) in TOLERANCES.items()
+    ]
+    return (
+        f"These counts are for alpha {ALPHA} and a margin of {MARGIN:g} points. "
+        f"{'; '.join(each).capitalize()}."
+    )
 
 
 def _training(starts: pd.DataFrame) -> str:
@@ -155,37 +174,41 @@ def training_moves(starts: pd.DataFrame) -> str:
     """
     of_backbones = []
     for name, rows in starts.groupby("backbone", sort=False):
-        moves = zip(rows["difference"], rows["p"].map(tables.p_value), strict=True)
-        points = _listed([f"{difference:+.1f} ({p})" for difference, p in moves])
+        moves = zip(rows["difference"], rows["p"] < ALPHA, strict=True)
+        points = _listed([f"{difference:+.1f}{'*' * clear}" for difference, clear in moves])
         of_backbones.append(f"{NAMES[str(name)]}'s by {points} points")
     where = _listed(list(starts["dataset"].unique()))
-    return f"Training by CosFace moves R@1 on {where}: {'; '.join(of_backbones)}."
+    moved = "; ".join(of_backbones)
+    return f"Training by CosFace moves R@1 on {where}: {moved} (* where p < {ALPHA})."
 
 
 def findings_table(
     claims: str | os.PathLike, limits: list[str] | None = None, note: str = NOTE
 ) -> str:
-    """The findings in Markdown: the limits, the counts of all verdicts, and a row for each change.
+    """The findings in Markdown: the counts of all verdicts, the limits, a row for each change.
 
     Parameters
     ----------
     claims : the ledger's `claims.csv`.
-    limits : sentences for the first lines, from `limits`.
+    limits : sentences, from `limits`.
     """
     ledger = pd.read_csv(claims)
-    lines = [f"- {line}" for line in (limits or [])]
+    said = [summary(ledger), tolerances(ledger), *(limits or [])]
+    lines = [f"- {line}" for line in said if line]
     # the ledger and the page have the quotes
     table = changes(ledger).drop(columns=QUOTED).map(lambda text: text.replace("\n", "<br>"))
-    return "\n".join([*lines, f"- {summary(ledger)}", "", tables.markdown(table), "", note])
+    return "\n".join([*lines, "", tables.markdown(table), "", note])
 
 
 def summary(ledger: pd.DataFrame) -> str:
-    """The counts of all verdicts by family, and in how many comparisons the families agree."""
-    of_families = [
-        _listed([f"{count} {verdict}" for verdict, count in counts.items() if count])
-        + f" with {family}"
-        for family, counts in verdict_counts(ledger).items()
-    ]
+    """The counts of all verdicts by family with the share of those that are not decidable, and in
+    how many comparisons the families agree.
+    """
+    of_families = []
+    for family, counts in verdict_counts(ledger).items():
+        share = {"not decidable": f" ({100 * counts['not decidable'] / counts.sum():.0f} %)"}
+        each = [f"{n}{share.get(verdict, '')} {verdict}" for verdict, n in counts.items() if n]
+        of_families.append(f"{_listed(each)} with {family}")
     pairs = by_family(ledger)
     decided = pairs["same"] & pairs[FAMILIES[0]].isin(VERDICTS[:2])
     return (
@@ -209,26 +232,6 @@ def opposites(ledger: pd.DataFrame) -> list[str]:
 def _opposite(pairs: pd.DataFrame) -> pd.Series:
     """Which rows of `claims.by_family` are reproduced in one family, contradicted in the other."""
     return pairs[list(FAMILIES)].isin(VERDICTS[:2]).all(axis=1) & ~pairs["same"]
-
-
-def update_readme(readme: str | os.PathLike, results: str | os.PathLike) -> None:
-    """Writes the findings of a results folder between the README's two markers.
-
-    Raises
-    ------
-    VgeoError
-        When the README lacks a marker, or the folder its ledger.
-    """
-    path, ledger = Path(readme), Path(results) / "tables" / "claims.csv"
-    text = path.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise VgeoError(f"{path}: write the lines {BEGIN} and {END} where the findings belong")
-    if not ledger.exists():
-        raise VgeoError(f"{ledger}: is not there: run the study first")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    findings = findings_table(ledger, limits(results))
-    write(path, f"{before}{BEGIN}\n{findings}\n{END}{after}")
 
 
 def _read(folder: Path, name: str) -> pd.DataFrame | None:

@@ -16,7 +16,7 @@ from vgeo.models.network import build, freeze, normalise
 from vgeo.photos.images import load_batches, load_image
 from vgeo.photos.places import Dataset
 from vgeo.photos.tables import Photos
-from vgeo.report.original import rows_of
+from vgeo.report.original import printed, rows_of
 from vgeo.report.tables import best_published, measured, paired_tests
 from vgeo.retrieval.describe import describe
 from vgeo.retrieval.metrics import recall
@@ -62,6 +62,34 @@ def recalls(results: Mapping, ns: Sequence[int] = (1,)) -> pd.DataFrame:
         for n in ns
     ]
     return pd.DataFrame(rows).round({"value": 2, "ci_low": 2, "ci_high": 2})
+
+
+def over_seeds(
+    results: Mapping[int, Mapping], rows: Sequence[tuple[str, int, str]]
+) -> pd.DataFrame:
+    """R@1 of some rows for every seed, beside the original's.
+
+    Parameters
+    ----------
+    results : {seed: {table: {condition: {data set: Result}}}}.
+    rows : (words, table, condition) of each row.
+
+    Returns
+    -------
+    A row for each of `rows`, data set and seed: row (its words), table, condition, dataset, seed,
+    value, ci_low, ci_high and published in percent (NaN where the original has no such row), and
+    queries.
+    """
+    published = printed().query("metric == 'R@1'").set_index(["table", "condition", "dataset"])
+    lines = [
+        {"row": words, "table": table, "condition": condition, "dataset": dataset, "seed": seed}
+        | measured(result, 1)
+        | {"published": published["value"].get((table, condition, dataset), np.nan)}
+        for words, table, condition in rows
+        for seed, tables in results.items()
+        for dataset, result in tables[table][condition].items()
+    ]
+    return pd.DataFrame(lines).round({"value": 2, "ci_low": 2, "ci_high": 2})
 
 
 def best_rows(tables: pd.DataFrame) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from PIL import Image
 from vgeo.errors import VgeoError
 from vgeo.files import write
 from vgeo.report import claims, findings, original, tables
+from vgeo.report.provenance import Provenance
 from vgeo.report.section import read_sections
 
 # The rows that answer "did it help?": our words, table, condition. The first is the original's
@@ -123,16 +124,23 @@ def _section(folder: Path, stem: str, record: dict, files: set[str]) -> dict:
     """What the template shows of one notebook's record, as far as its files are there."""
     shown_tables = [
         _table(folder, **{key: entry.get(key) for key in ("name", "caption", "reasons")})
+        | _source(entry)
         for entry in record["tables"]
         if f"tables/{entry['name']}.csv" in files
     ]
     figures = [
-        _figure(folder, entry["name"], entry["caption"], entry["alt"])
+        _figure(folder, entry["name"], entry["caption"], entry["alt"]) | _source(entry)
         for entry in record["figures"]
         if f"figures/{entry['name']}.png" in files
     ]
     says = Markup(_markdown(record["says"]))
     return {"id": stem, "says": says, "tables": shown_tables, "figures": figures}
+
+
+def _source(entry: dict) -> dict[str, str]:
+    """The provenance of a record's entry in words, "" where it has none."""
+    known = entry.get("provenance")
+    return {"source": str(Provenance(**known)) if known else ""}
 
 
 def _others(folder: Path, files: list[str]) -> dict:
@@ -232,7 +240,8 @@ def _found(folder: Path) -> dict | None:
     if not path.exists():
         return None
     ledger = pd.read_csv(path)
-    return _grid(findings.changes(ledger)) | {"summary": findings.summary(ledger)}
+    said = {"summary": findings.summary(ledger), "tolerances": findings.tolerances(ledger)}
+    return _grid(findings.changes(ledger)) | said
 
 
 def _headline(folder: Path, records: Mapping[str, dict]) -> dict | None:

@@ -1,13 +1,15 @@
 """What a notebook hands to the report: its tables, figures, files and conclusions.
 
 Each is written into the results folder and shown in the notebook by the same call, and named in
-`sections/<notebook>.json`, from which the page and the runner learn what there is.
+`sections/<notebook>.json`, from which the page and the runner learn what there is. The provenance
+of each (`provenance.Provenance`) is stored there too, in the metadata of a PNG and an SVG, and
+beside a CSV in `<name>.csv-metadata.json`, the place that the W3C's "CSV on the Web" gives it.
 """
 
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -15,9 +17,12 @@ import pandas as pd
 from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 from PIL import Image as Pixels
+from PIL.PngImagePlugin import PngInfo
 
 from vgeo.files import replacing, write
 from vgeo.report import tables
+from vgeo.report.provenance import Provenance, commit_of, recipes_since
+from vgeo.study.folders import cache_of, clone
 
 DPI, PHOTO_DPI = 150, 90  # dots an inch: for print; photos of a few hundred pixels show no more
 
@@ -54,7 +59,14 @@ class Section:
         self.results = Path(results)
         self.path = self.results / "sections" / f"{stem}.json"
         self.record: dict = {"tables": [], "figures": [], "says": "", "other": []}
+        self.origin = Provenance(f"notebooks/{stem}.ipynb", **commit_of(clone()))
+        self._journal = cache_of() / "journals" / f"{self.results.name}.jsonl"
+        self._offset = self._journal.stat().st_size if self._journal.exists() else 0
         self._save()
+
+    def provenance(self) -> Provenance:
+        """What a table or figure that is written now comes from."""
+        return replace(self.origin, recipes=recipes_since(self._journal, self._offset))
 
     def table(
         self,
@@ -85,6 +97,7 @@ class Section:
             table = table if table.index.names == [None] else table.reset_index()
             body = tables.markdown(table if shown is None else shown)
         texts["csv"] = table.to_csv(index=False)
+        texts["csv-metadata.json"] = _csv_metadata(f"{file}.csv", caption, self.provenance())
         for suffix, text in texts.items():
             write(self.results / "tables" / f"{file}.{suffix}", text)
         entry = {"name": file, "caption": caption, "reasons": dict(reasons or {})}
@@ -99,11 +112,11 @@ class Section:
         if drawing is None:
             return
         folder = self.results / "figures"
-        dpi = PHOTO_DPI if drawing.photos else DPI
+        dpi, source = PHOTO_DPI if drawing.photos else DPI, str(self.provenance())
         with plt.rc_context({"svg.hashsalt": "vgeo"}):  # the same figure gives the same file
-            files = [_save_png(drawing.figure, folder / f"{drawing.name}.png", dpi)]
+            files = [_save_png(drawing.figure, folder / f"{drawing.name}.png", dpi, source)]
             if not drawing.photos:
-                files.append(_save_svg(drawing.figure, folder / f"{drawing.name}.svg"))
+                files.append(_save_svg(drawing.figure, folder / f"{drawing.name}.svg", source))
         plt.close(drawing.figure)
         entry = {"name": drawing.name, "caption": drawing.caption, "alt": drawing.alt}
         self._add("figures", entry | {"files": [f"figures/{file.name}" for file in files]})
@@ -131,6 +144,7 @@ class Section:
     def _add(self, kind: str, entry: dict) -> None:
         """Records an entry; one with the same name, of a cell that ran twice, makes room for it."""
         others = [each for each in self.record[kind] if each["name"] != entry["name"]]
+        entry["provenance"] = self.provenance().as_json()
         self.record[kind] = [*others, entry]
         self._save()
 
@@ -150,19 +164,29 @@ def files_of(record: dict) -> list[str]:
     return [file for entry in entries for file in entry["files"]]
 
 
-def _save_png(figure: Figure, path: Path, dpi: int) -> Path:
+def _csv_metadata(file: str, caption: str, source: Provenance) -> str:
+    """A table's side-car. "@context" makes it metadata of "CSV on the Web" (W3C, 2015)."""
+    words = {"@context": "http://www.w3.org/ns/csvw", "url": file, "dc:title": caption}
+    notes = [{"provenance": source.as_json()}]
+    content = words | {"dc:source": str(source), "notes": notes}
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _save_png(figure: Figure, path: Path, dpi: int, source: str) -> Path:
     """A PNG with a palette of 256 colours: less than half the size, the same to the eye."""
+    words = PngInfo()
+    words.add_text("Source", source)
     with replacing(path) as temporary:
         metadata = {"Software": None}
         figure.savefig(temporary, format="png", dpi=dpi, bbox_inches="tight", metadata=metadata)
         with Pixels.open(temporary) as picture:
             palette = picture.convert("RGB").quantize(256)
-        palette.save(temporary, format="PNG", optimize=True, dpi=(dpi, dpi))
+        palette.save(temporary, format="PNG", optimize=True, dpi=(dpi, dpi), pnginfo=words)
     return path
 
 
-def _save_svg(figure: Figure, path: Path) -> Path:
+def _save_svg(figure: Figure, path: Path, source: str) -> Path:
     with replacing(path) as temporary:
-        metadata = {"Date": None, "Creator": None}
+        metadata = {"Date": None, "Creator": None, "Source": source}
         figure.savefig(temporary, format="svg", bbox_inches="tight", metadata=metadata)
     return path

@@ -11,7 +11,9 @@ from vgeo import files
 from vgeo.errors import VgeoError
 from vgeo.models.weights import weights_hash
 from vgeo.report.findings import START
+from vgeo.report.provenance import commit_of
 from vgeo.study.costs import machine
+from vgeo.study.folders import clone
 from vgeo.study.rows import TRAININGS
 from vgeo.study.study import Study
 
@@ -62,13 +64,18 @@ class Record:
                 self._forget(name)
 
     def describe(self, study: Study) -> None:
-        """Records the run's profile, data, starting weights, versions and machine."""
+        """Records the run's profile, commit, data, starting weights, versions and machine.
+
+        The commit is the one at the beginning of the last call of `vgeo run` that executed a
+        notebook. Notebooks that it skipped may be of another: `sections/*.json` have each one's.
+        """
         p, classes = study.profile, study.data.classes
         train = f"{len(classes.photos)} images, {classes.count} classes, group {classes.group}"
         starts = {name: weights_hash(study.start(name).weights) for name in backbones()}
         versions = {name: version(name) for name in PACKAGES}
         header = {
             "profile": p.name,
+            **commit_of(clone()),
             "image_size": p.image_size,
             "test_size": p.test_size or "their own",
             "seeds": list(p.seeds),

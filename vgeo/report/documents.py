@@ -1,0 +1,228 @@
+"""What the documents and the records of archives say of a released run, written by one command.
+
+    python -P -m vgeo.report.documents
+
+The command writes the parts of README.md and docs/ that stand between markers such as
+`<!-- findings -->` and `<!-- /findings -->`, and the whole of `.zenodo.json` and `codecheck.yml`.
+"""
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from vgeo.errors import VgeoError
+from vgeo.files import write
+from vgeo.report import original
+from vgeo.report.claims import ALPHA, VERDICTS
+from vgeo.report.findings import findings_table, limits
+from vgeo.report.section import read_sections
+from vgeo.report.tables import markdown
+from vgeo.study.folders import clone
+
+RELEASED = "results/city"
+# what benchmarks/machines.py and benchmarks/real.py write
+MACHINES, RUNS, REAL = (
+    f"benchmarks/results/{name}.csv" for name in ("machines", "machine_runs", "real_signs")
+)
+KINDS = {"bf16": "with bfloat16", "fp32": "without bfloat16"}  # of machines, by their precision
+BASELINES = {"ResNet18": "CosFace", "EfficientNet-Lite0": "EffLite0: CosFace"}  # rows of Table 1
+
+Block = Callable[[Path], str]
+
+
+def documents(root: str | os.PathLike) -> dict[Path, str]:
+    """{file: content that it should have} of everything that is generated from a released run.
+
+    Parameters
+    ----------
+    root : of a clone with RELEASED in it.
+
+    Raises
+    ------
+    VgeoError
+        When the released run has no ledger, or a document lacks a marker.
+    """
+    root = Path(root)
+    if not (root / RELEASED / "tables" / "claims.csv").exists():
+        raise VgeoError(f"{root / RELEASED}: has no ledger: run the study and release it first")
+    contents = {}
+    for name, blocks in BLOCKS.items():
+        text = (root / name).read_text(encoding="utf-8")
+        for word, block in blocks.items():
+            text = _between(root / name, text, word, block(root))
+        contents[root / name] = text
+    return contents | {root / name: record(root) for name, record in RECORDS.items()}
+
+
+def update(root: str | os.PathLike | None = None) -> None:
+    """Writes `documents` of a clone, by default of this one."""
+    for path, text in documents(root or clone()).items():
+        write(path, text)
+
+
+def _between(path: Path, text: str, word: str, block: str) -> str:
+    begin, end = f"<!-- {word} -->", f"<!-- /{word} -->"
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise VgeoError(f"{path}: write the lines {begin} and {end} where that part belongs")
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n{block}\n{end}{rest.split(end)[1]}"
+
+
+# ---- parts of pages ----
+
+
+def _findings(root: Path) -> str:
+    folder = root / RELEASED
+    return findings_table(folder / "tables" / "claims.csv", limits(folder))
+
+
+def _expected(root: Path) -> str:
+    """The README's results table: command, expected values, minutes on both kinds of machine."""
+    table = pd.read_csv(root / RELEASED / "tables" / "table_01.csv")
+    run = _run(root)
+    minutes = {run["machine"]["precision"]: sum(n["seconds"] for n in run["notebooks"].values())}
+    others = _read(root, RUNS)
+    if others is not None:
+        same = others[others["commit"] == run.get("commit")]
+        minutes |= dict(zip(same["precision"], 60 * same["minutes"], strict=True))
+    best = table[table["metric"] == "R@1"]
+    of_rows = {name: best[best["condition"] == row] for name, row in BASELINES.items()}
+    values = [
+        f"{name} {', '.join(rows['value'].map('{:.1f}'.format))}" for name, rows in of_rows.items()
+    ]
+    row = {
+        "command": "`./run_all.sh`",
+        "expected value": f"R@1 on {', '.join(best['dataset'].unique())}: {'; '.join(values)}",
+    }
+    for kind, words in KINDS.items():
+        row[f"2 cores {words}"] = f"{minutes[kind] / 60:.0f} min" if kind in minutes else ""
+    return markdown(pd.DataFrame([row]))
+
+
+def _machines(root: Path) -> str:
+    """The largest difference of each table between two machines."""
+    table, runs = _read(root, MACHINES), _read(root, RUNS)
+    if table is None or runs is None:
+        return "The two kinds of machine have not been compared for this release."
+    commits = [str(commit)[:12] for commit in runs["commit"].unique()]
+    both = "; ".join(f"{row.processor} ({row.precision})" for row in original.rows_of(runs))
+    return f"{both}; commit {', '.join(commits)}.\n\n{markdown(table)}"
+
+
+def _real(root: Path) -> str:
+    """How many of the released verdicts have the same sign on photographs, by family."""
+    table, keys = _read(root, REAL), ["claim", "family", "metric"]
+    absent = "This has not been run for this release."
+    if table is None:
+        return absent
+    ledger = pd.read_csv(root / RELEASED / "tables" / "claims.csv").query("dataset == 'sf-xs'")
+    both = table.merge(ledger, on=keys)
+    if len(both) < len(table) or not np.allclose(both["effect city"], both["effect"]):
+        return absent
+    clear = table[(table["p city"] < ALPHA) & table["verdict city"].isin(VERDICTS[:2])]
+    clear = clear.assign(opposite=~clear["same sign"] & (clear["p real"] < ALPHA))
+    counts = clear.groupby(["family", "verdict city"], sort=False).agg(
+        verdicts=("claim", "size"), same=("same sign", "sum"), opposite=("opposite", "sum")
+    )
+    names = {"verdict city": "on rendered streets", "same": "same sign on photographs"}
+    names["opposite"] = f"other sign there, p < {ALPHA}"
+    return markdown(counts.reset_index().rename(columns=names))
+
+
+def _sets(root: Path) -> str:
+    """The data card's counts: a row for each set of photos of the released run."""
+    tables = root / RELEASED / "tables"
+    counts = pd.read_csv(tables / "data_sets.csv")
+    lists = _run(root)["data"]
+    counts["file list"] = [lists[name].rsplit(" ", 1)[-1] for name in counts["dataset"]]
+    brightness = pd.read_csv(tables / "night_brightness.csv")
+    return "\n\n".join([markdown(counts), f"Training: {lists['train']}.", markdown(brightness)])
+
+
+# {file: {word of its markers: what stands between them}}
+BLOCKS: dict[str, Mapping[str, Block]] = {
+    "README.md": {"results": _expected, "findings": _findings},
+    "docs/results.md": {"machines": _machines, "real": _real},
+    "docs/city.md": {"sets": _sets},
+}
+
+
+# ---- records for archives ----
+
+
+def _zenodo(root: Path) -> str:
+    """`.zenodo.json`: what Zenodo stores of a release of the repository."""
+    project = _project(root)
+    reference = {"identifier": original.URL, "relation": "references", "resource_type": "software"}
+    content = {
+        "title": _title(root),
+        "description": f"{project['description']}. A reproduction of {_original()}.",
+        "creators": [{"name": author["name"]} for author in project["authors"]],
+        "version": project["version"],
+        "license": project["license"].lower(),
+        "upload_type": "software",
+        "access_right": "open",
+        "language": "eng",
+        "keywords": project["keywords"],
+        "related_identifiers": [reference],
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _codecheck(root: Path) -> str:
+    """`codecheck.yml`: the tables and figures that a CODECHECK would make again.
+
+    The paper is the original. The entries about the check itself are left to the one who does it.
+    """
+    sections = read_sections(root / RELEASED).values()
+    entries = [each for kind in ("tables", "figures") for s in sections for each in s[kind]]
+    numbered = [each for each in entries if re.fullmatch(r"(table|figure)_\d\d", each["name"])]
+    files = {  # of a table the CSV, of a figure the PNG; a table's chart has the table's name
+        next(name for name in each["files"] if name.endswith((".csv", ".png"))): each["caption"]
+        for each in sorted(numbered, key=lambda each: each["files"][0])
+    }
+    lines = ["---", "version: https://codecheck.org.uk/spec/config/1.0/", "paper:"]
+    lines += [f"  title: {json.dumps(original.TITLE)}", "  authors:"]
+    lines += [f"    - name: {json.dumps(name)}" for name in original.AUTHORS.split(" and ")]
+    lines += [f"  reference: {original.URL}", "manifest:"]
+    for name, caption in files.items():
+        lines += [f"  - file: {RELEASED}/{name}", f"    comment: {json.dumps(caption)}"]
+    return "\n".join(lines) + "\n"
+
+
+RECORDS: dict[str, Block] = {".zenodo.json": _zenodo, "codecheck.yml": _codecheck}
+
+
+def _project(root: Path) -> dict:
+    return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def _title(root: Path) -> str:
+    """The title in CITATION.cff, which stands on a line of its own."""
+    text = (root / "CITATION.cff").read_text(encoding="utf-8")
+    found = re.search(r'^title: "(.+)"$', text, re.MULTILINE)
+    if found is None:
+        raise VgeoError(f'{root / "CITATION.cff"}: has no line title: "...": add it')
+    return found[1]
+
+
+def _original() -> str:
+    return f"{original.AUTHORS}, “{original.TITLE}”, {original.INSTITUTION}"
+
+
+def _run(root: Path) -> dict:
+    return json.loads((root / RELEASED / "run.json").read_text(encoding="utf-8"))
+
+
+def _read(root: Path, name: str) -> pd.DataFrame | None:
+    return pd.read_csv(root / name) if (root / name).exists() else None
+
+
+if __name__ == "__main__":
+    update()
