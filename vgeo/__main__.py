@@ -1,14 +1,28 @@
 """The command line: `python -m vgeo --help`."""
 
 import argparse
+import json
 import os
 import sys
 from contextlib import ExitStack, redirect_stdout
 
+EXAMPLES = """examples:
+  vgeo locate holiday/ IMG_0815.jpg
+      where IMG_0815.jpg was taken, by the photos with GPS in holiday/; then open located/map.html
+  vgeo locate streets.csv new/ --near 37.77,-122.42 --radius 500 --k 3
+      three matches for each photo in new/, only from photos within 500 m of a place
+  vgeo locate streets.csv --index streets.vgeo; vgeo locate streets.vgeo new/ --json
+      an index as one file; then, here or elsewhere, answers for another program
+"""
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs a command. A mistake that a person can correct ends the process with one line."""
-    options = _parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if "--near" in words[:-1]:  # argparse takes a latitude below 0 for an option
+        at = words.index("--near")
+        words[at : at + 2] = [f"--near={words[at + 1]}"]
+    options = _parser().parse_args(words)
     from vgeo.errors import VgeoError, printable
 
     try:
@@ -81,25 +95,47 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("folder", help="where model.safetensors and what else is in it goes")
 
     locate = command("locate", _locate, "say where photos were taken, and draw a map")
+    locate.formatter_class = argparse.RawDescriptionHelpFormatter
+    locate.epilog = EXAMPLES
     photos = "photos with positions: a folder (EXIF GPS, @...@ names, or a CSV of file,lat,lon)"
-    locate.add_argument("photos", help=f"{photos}, or the CSV")
-    locate.add_argument("queries", nargs="+", metavar="query", help="a photo or a folder of photos")
+    locate.add_argument("photos", help=f"{photos}, the CSV, or a file that --index wrote")
+    locate.add_argument("queries", nargs="*", metavar="query", help="a photo or a folder of photos")
+    files = "where locations.csv, locations.geojson and map.html go (default: located)"
+    locate.add_argument("--out", metavar="FOLDER", default="located", help=files)
+    answers = "print the answers as one JSON document; other lines go to the standard error"
+    locate.add_argument("--json", action="store_true", help=answers)
+    matches = "print the first N matches of each photo, and show as many on the map (default: 5)"
+    locate.add_argument("--k", type=int, metavar="N", help=matches)
+    place = "search only photos near a place in degrees, such as 37.77,-122.42; needs --radius"
+    locate.add_argument("--near", type=_place, metavar="LAT,LON", help=place)
+    locate.add_argument("--radius", type=float, metavar="M", help="how near, in metres")
+    file = "write the index as one file, which can be given in place of photos, here or elsewhere"
+    locate.add_argument("--index", metavar="FILE", help=file)
+    strict = "refuse photos that can't be used, instead of skipping them"
+    locate.add_argument("--strict", action="store_true", help=strict)
     weights = "a .safetensors of ours or a checkpoint of CosPlace's (.pth, .pt, .ckpt), instead of "
-    weights += "the packaged ResNet18"
+    weights += "the packaged model"
     locate.add_argument("--weights", metavar="FILE", help=weights)
     model = "a published model instead, such as cosplace-r50-2048 or megaloc, downloaded once"
     locate.add_argument("--model", metavar="NAME", help=model)
     yes = "let the model's own code run without being asked"
     locate.add_argument("--yes", action="store_true", help=yes)
-    strict = "refuse photos that can't be used, instead of skipping them"
-    locate.add_argument("--strict", action="store_true", help=strict)
-    files = "where locations.csv, locations.geojson and map.html go (default: located)"
-    locate.add_argument("--out", metavar="FOLDER", default="located", help=files)
 
     release = command("release", _release, "make the released results from a finished run")
     release.add_argument("run", help="the folder of the run, such as runs/city")
     release.add_argument("--out", metavar="FOLDER", help="the released one (default: results/NAME)")
     return parser
+
+
+def _place(text: str) -> tuple[float, float]:
+    """Latitude and longitude of "37.77,-122.42"."""
+    try:
+        lat, lon = map(float, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not LAT,LON, such as 37.77,-122.42"
+        ) from None
+    return lat, lon
 
 
 def _add_data(command: argparse.ArgumentParser) -> None:
@@ -163,15 +199,24 @@ def _convert(options):
 def _locate(options):
     from vgeo.locate.command import locate
 
-    locate(
-        options.photos,
-        options.queries,
-        options.weights,
-        options.out,
-        strict=options.strict,
-        model=options.model,
-        yes=options.yes,
-    )
+    with ExitStack() as stack:
+        if options.json:
+            stack.enter_context(redirect_stdout(sys.stderr))
+        found = locate(
+            options.photos,
+            options.queries,
+            options.weights,
+            options.out,
+            strict=options.strict,
+            model=options.model,
+            yes=options.yes,
+            k=options.k,
+            near=options.near,
+            radius=options.radius,
+            index_file=options.index,
+        )
+    if options.json:
+        print(json.dumps(found, indent=1))
 
 
 def _release(options):

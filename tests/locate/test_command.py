@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import re
 import subprocess
@@ -12,15 +13,18 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from pyproj import Transformer
 
 import vgeo
 from vgeo.__main__ import main
 from vgeo.locate.command import in_words, locate
+from vgeo.locate.index import SIZE
 from vgeo.models.weights import save_weights
 
 # What only the study needs: `pip install .` does not install it.
 STUDY_ONLY = ("jupyter_core", "papermill", "matplotlib", "seaborn", "IPython", "nbformat")
-STUDY_ONLY += ("kornia", "numba", "cv2", "filelock", "mistune", "ipywidgets")
+STUDY_ONLY += ("numba", "cv2", "filelock", "mistune", "ipywidgets")
+DEFAULTS = (None, "out", None, False, None, False)  # of `locate`, from weights to yes
 # What `locate` may not use of ours, by the order of the folders.
 ABOVE = tuple(f"vgeo.{name}" for name in ("training", "city", "study", "report", "runner"))
 
@@ -38,14 +42,74 @@ def test_the_command_prints_a_line_a_photo(tmp_path, make_street, capsys):
     row = r"37\.\d{6}  -122\.\d{6}  within 25 m: (< |> )?\d+ %  00[014]\.jpg$"
     assert len(lines) == 3 and all(re.search(row, line) for line in lines)
     said = [line for line in printed.splitlines() if line.startswith("vgeo: ")]
-    assert "index of 6 photos, resnet18 192 px, 512 numbers a photo, 6 newly" in said[0]
+    described = rf"index of 6 photos, efficientnet_lite0 {SIZE} px, \d+ numbers a photo, 6 newly"
+    assert re.match(f"vgeo: {described}", said[0]) and said[0].endswith("; none skipped")
     assert "3 photos located" in said[2]
-    assert "Your photos, used as queries, give" in said[1]
+    assert "used as queries, give" in said[1]
     written = {path.name for path in (tmp_path / "located").iterdir()}
     assert written == {"locations.csv", "locations.geojson", "map.html"}
     assert len(pd.read_csv(tmp_path / "located" / "locations.csv")) == 3
     page = (tmp_path / "located" / "map.html").read_text()
     assert "3 located photos among" in " ".join(page.split())
+
+
+def test_answers_as_json(tmp_path, make_street, capsys):
+    """One document and nothing else; the values are those of the files and of pyproj."""
+    photos, queries = (
+        make_street(tmp_path / "photos", range(8)),
+        make_street(tmp_path / "q", [2, 5]),
+    )
+    (queries / "empty.jpg").touch()
+    out = ["--out", str(tmp_path / "out")]
+    main(["locate", str(photos), str(queries), "--json", "--k", "3", *out])
+    printed = capsys.readouterr()
+    found = json.loads(printed.out, parse_constant=pytest.fail)
+    assert found["photos"] == 8 and "index of 8 photos" in printed.err
+    (skipped,) = found["skipped"]
+    assert skipped["file"].endswith("empty.jpg") and skipped["reason"].startswith("is empty")
+    written = pd.read_csv(tmp_path / "out" / "locations.csv").to_dict("records")
+    for answer, row, place in zip(found["answers"], written, (2, 5), strict=True):
+        matches = answer["matches"]
+        assert len(matches) == 3 and matches[0]["name"] == row["best_match"] == f"{place:03}.jpg"
+        alike = [match["similarity"] for match in matches]
+        assert alike == sorted(alike, reverse=True) and alike[0] > alike[1]
+        sure = math.nan if answer["confidence"] is None else answer["confidence"]
+        assert sure == pytest.approx(row["confidence"], abs=6e-4, nan_ok=True)
+        for one in (answer, *matches):
+            utm, to_metres = one["utm"], Transformer.from_crs("EPSG:4326", "EPSG:32610")
+            assert (utm["zone"], utm["south"]) == (10, False)
+            metres = to_metres.transform(one["lat"], one["lon"])
+            assert metres == pytest.approx((utm["east"], utm["north"]), abs=0.1)
+        assert {key: answer[key] for key in ("file", "lat", "lon")} == {
+            key: row[key] for key in ("file", "lat", "lon")
+        }
+    # The same matches are printed for people, and are on the map.
+    main(["locate", str(photos), str(queries), "--k", "3", *out])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line[:2] == "  "]
+    assert [line[-1] for line in lines] == [
+        match["name"] for answer in found["answers"] for match in answer["matches"]
+    ]
+    assert [line[0] for line in lines] == ["1", "2", "3"] * 2
+    assert (tmp_path / "out" / "map.html").read_text().count("<figure>") == 2 * 3
+
+
+def test_a_search_near_a_place_describes_only_photos_there(tmp_path, make_street, capsys):
+    photos = make_street(tmp_path / "photos", range(8))  # 40 m apart, eastward
+    near = ["--near", "37.77,-122.42", "--radius", "100", "--out", str(tmp_path / "out")]
+    main(["locate", str(photos), str(photos / "007.jpg"), *near])
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith("vgeo: index of 3 photos within 100 m of 37.77,-122.42, ")
+    assert "px, " in first and "3 newly described" in first and first.endswith("; none skipped")
+    (row,) = pd.read_csv(tmp_path / "out" / "locations.csv").to_dict("records")
+    assert row["best_match"] in {"000.jpg", "001.jpg", "002.jpg"}
+    with pytest.raises(SystemExit, match=r"near -33.8,151.2: none of 8 photos is within 100 m"):
+        main(["locate", str(photos), str(photos / "007.jpg"), "--near", "-33.8,151.2", *near[2:]])
+
+
+def test_the_help_has_three_examples(capsys):
+    with pytest.raises(SystemExit):
+        main(["locate", "--help"])
+    assert capsys.readouterr().out.split("examples:")[1].count("\n  vgeo locate ") == 3
 
 
 @pytest.mark.parametrize(
@@ -82,6 +146,12 @@ def test_errors_are_one_line_before_any_work(tmp_path, make_street, cache_home, 
         ((photos, [query], f"{none}.safetensors"), "no such weights file"),
         ((photos, [query], f"{none}.pth"), "no such checkpoint"),
         ((photos, [query], tmp_path / "other.safetensors"), "holds no model"),
+        ((photos, []), "no query"),
+        ((photos, [query], *DEFAULTS, 0), "k 0: so many matches"),
+        ((photos, [query], *DEFAULTS, None, (37.7, -122.4)), "give both or neither"),
+        ((photos, [query], *DEFAULTS, None, None, 5.0), "give both or neither"),
+        ((photos, [query], *DEFAULTS, None, (37.7, -122.4), math.nan), "radius nan"),
+        ((photos, [query], *DEFAULTS, None, (-122.4, 37.7), 5.0), "out of range"),
     ]:
         out = {} if len(arguments) > 3 else {"out": tmp_path / "out"}
         refused(lambda a=arguments, out=out: locate(*a, **out), words)

@@ -455,3 +455,20 @@ def test_any_bytes_of_a_list_are_refused(tmp_path_factory, content):
     path.write_bytes(content)
     with pytest.raises(VgeoError, match="bytes.csv"):
         read_photos(path)
+
+
+def test_photos_within_a_radius(tmp_path, make_photos, refused):
+    """Distances on the ellipsoid, by another library's function than UTM's."""
+    geod = Geod(ellps="WGS84")
+    places = [geod.fwd(151.2, -33.8, 70 * i, 40.0 * i)[1::-1] for i in range(6)]
+    make_photos(tmp_path / "a", places, kind="exif")
+    photos = read_photos(tmp_path / "a")
+    for radius in (1.0, 41.0, 130.0, 1000.0):
+        there = [40 * i < radius for i in range(6)]
+        assert photos.within(-33.8, 151.2, radius).paths == photos.take(there).paths
+    refused(
+        lambda: photos.within(-33.8, 151.3, 50), "near -33.8,151.3", "none of 6", "92", "m away"
+    )
+    refused(lambda: photos.within(151.2, -33.8, 50), "near 151.2,-33.8", "swap")
+    make_photos(tmp_path / "b", [552_000.0])[0].rename(tmp_path / "b" / "@552000@4173551@.jpg")
+    refused(lambda: read_photos(tmp_path / "b").within(37.7, -122.4, 50), "without a UTM zone")

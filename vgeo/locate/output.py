@@ -21,6 +21,8 @@ from vgeo.locate.index import SHOWN, Answers, Index
 from vgeo.photos.images import image_shape, load_image
 
 THUMBNAIL = 160  # pixels, the longer side
+# A transparent GIF of one pixel.
+BLANK = {"data": "data:image/gif;base64,R0lGODlhAQABAAAAACw=", "width": 4, "height": 3}
 
 
 def locations(
@@ -79,15 +81,77 @@ def write_skipped(path: Path, skipped: dict[str, str]) -> None:
         path.unlink(missing_ok=True)
 
 
+def document(
+    index: Index, explanation: str, skipped: dict[str, str], found: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The answers as one value for JSON.
+
+    Returns
+    -------
+    photos : how many the index has.
+    explanation : what the confidence was fitted to.
+    answers : `found`, of `answers_in_full`.
+    skipped : for each photo that was left out its file and the reason.
+    """
+    left_out = [{"file": file, "reason": reason} for file, reason in skipped.items()]
+    known = {"photos": len(index.photos), "explanation": explanation}
+    return known | {"answers": found, "skipped": left_out}
+
+
+def answers_in_full(
+    index: Index, table: pd.DataFrame, answers: Answers, k: int = SHOWN
+) -> list[dict[str, Any]]:
+    """The answers with their first k matches, as values for JSON.
+
+    Parameters
+    ----------
+    index, table, answers : as for `write_map`.
+
+    Returns
+    -------
+    For each photo file, place, confidence (0 to 1, None where unknown) and matches. For each match
+    name, place and similarity. A place is lat, lon (degrees, None where the zone is unknown) and
+    utm (zone, south, east, north; metres).
+    """
+    names, found = index.photos.names, []
+    columns = zip(table["file"], table["confidence"], places(index, answers.xy), strict=True)
+    for i, (file, chance, place) in enumerate(columns):
+        rows, alike = answers.predictions[i, :k], answers.similarity[i, :k].tolist()
+        matches = [
+            {"name": names[row]} | there | {"similarity": round(similarity, 4)}
+            for row, there, similarity in zip(rows, places(index, index.xy[rows]), alike)
+        ]
+        known = None if math.isnan(chance) else chance  # JSON has no NaN
+        found.append({"file": file} | place | {"confidence": known, "matches": matches})
+    return found
+
+
+def places(index: Index, xy: np.ndarray) -> list[dict[str, Any]]:
+    """UTM metres (Q, 2) in the index's zone as places of `answers_in_full`."""
+    zone = {"zone": index.photos.zone, "south": index.photos.south if index.photos.zone else None}
+    found = []
+    for lat, lon, east, north in zip(*index.degrees(xy), *xy.T.tolist(), strict=True):
+        degrees = [None if math.isnan(value) else round(float(value), 6) for value in (lat, lon)]
+        utm = zone | {"east": round(east, 2), "north": round(north, 2)}
+        found.append(dict(zip(("lat", "lon"), degrees)) | {"utm": utm})
+    return found
+
+
 def place_in_words(row: Mapping[Any, Any]) -> str:
-    """The place of a row of `locations`: "37.770000, -122.420000", or metres."""
-    if "lat" in row:
+    """A place, or that of a row of `locations`: "37.770000, -122.420000", or metres."""
+    if row.get("lat") is not None:
         return f"{row['lat']:.6f}, {row['lon']:.6f}"
-    return f"east {row['utm_east']:.2f} m, north {row['utm_north']:.2f} m"
+    utm = row.get("utm") or {"east": row["utm_east"], "north": row["utm_north"]}
+    return f"east {utm['east']:.2f} m, north {utm['north']:.2f} m"
 
 
 def write_map(
-    path: Path, index: Index, table: pd.DataFrame, answers: Answers, explanation: str
+    path: Path,
+    index: Index,
+    table: pd.DataFrame,
+    answers: Answers,
+    explanation: str,
+    k: int = SHOWN,
 ) -> None:
     """Writes the map: all positions of the index, all answers, and the matches of each.
 
@@ -98,6 +162,7 @@ def write_map(
     table : of `locations`, of the first of the answers or of all.
     answers : the answers.
     explanation : sentences that say what the confidence was fitted to.
+    k : how many matches of each answer are shown.
     """
     corner, size = _frame(np.concatenate([index.xy, answers.xy]))
 
@@ -110,16 +175,17 @@ def write_map(
 
     def photo(file):
         if file not in photos:
-            photos[file] = {"id": f"p{len(photos)}"} | thumbnail(file)
+            there = os.path.isfile(file)  # an index that was handed on comes without photos
+            photos[file] = {"id": f"p{len(photos)}"} | (thumbnail(file) if there else BLANK)
         return {"photo": photos[file], "name": printable(os.path.basename(file))}
 
     places, paths = [], index.photos.paths
     for i, row in enumerate(table.to_dict("records")):
         matches = []
-        for k, alike in zip(answers.predictions[i, :SHOWN], answers.similarity[i, :SHOWN]):
-            metres = float(np.linalg.norm(index.xy[k] - answers.xy[i]))
+        for match, alike in zip(answers.predictions[i, :k], answers.similarity[i, :k]):
+            metres = float(np.linalg.norm(index.xy[match] - answers.xy[i]))
             numbers = {"similarity": float(alike), "metres": metres}
-            matches.append(photo(paths[k]) | numbers | dict(zip("xy", dots[k].tolist())))
+            matches.append(photo(paths[match]) | numbers | dict(zip("xy", dots[match].tolist())))
         chance = row["confidence"]
         place: dict[str, Any] = {"id": f"q{i + 1}", "where": place_in_words(row)}
         place |= {"percent": percent(chance), "known": not math.isnan(chance)}

@@ -18,7 +18,7 @@ from vgeo.photos.exif import read_exif
 from vgeo.photos.folders import SUFFIXES, photo_files, refuse, unlistable
 from vgeo.photos.images import FilePath, why
 from vgeo.photos.lists import is_list, read_list
-from vgeo.photos.names import parse_name, utm_projection, zone_name
+from vgeo.photos.names import check_degrees, parse_name, utm_projection, zone_name
 
 COLUMNS = {"path": "str", "utm_east": "f8", "utm_north": "f8", "heading": "f4", "month": "i4"}
 Row = tuple[str, float, float, float, int]  # values of COLUMNS, or with lat, lon in place of UTM
@@ -77,6 +77,29 @@ class Photos:
         east, north = utm_projection(zone, south)(lon, lat)
         table = self.table.assign(utm_east=east, utm_north=north)
         return replace(self, table=table, zone=zone, south=south)
+
+    def within(self, lat: float, lon: float, radius: float) -> "Photos":
+        """The photos at most `radius` metres from a place in degrees.
+
+        Raises
+        ------
+        VgeoError : there is none, the UTM zone is unknown, or the place is none.
+        """
+        place = f"near {lat:.9g},{lon:.9g}"
+        check_degrees(lat, lon, place)
+        if self.zone is None:
+            raise VgeoError(
+                f"{place}: the photos of {self.root} have metres without a UTM zone: leave it out, "
+                "or give the photos degrees"
+            )
+        xy = np.array(utm_projection(self.zone, self.south)(lon, lat))
+        metres = np.linalg.norm(self.xy - xy, axis=1)
+        if not (metres <= radius).any():
+            raise VgeoError(
+                f"{place}: none of {len(self)} photos is within {radius:g} m, the nearest is "
+                f"{metres.min():.0f} m away: correct the place or raise the radius"
+            )
+        return self.take(metres <= radius)
 
     @cached_property
     def fingerprint(self) -> str:
