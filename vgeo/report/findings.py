@@ -207,7 +207,7 @@ def summary(ledger: pd.DataFrame) -> str:
     of_families = []
     for family, counts in verdict_counts(ledger).items():
         share = {"not decidable": f" ({100 * counts['not decidable'] / counts.sum():.0f} %)"}
-        each = [f"{n}{share.get(verdict, '')} {verdict}" for verdict, n in counts.items() if n]
+        each = [f"{n}{share.get(str(verdict), '')} {verdict}" for verdict, n in counts.items() if n]
         of_families.append(f"{_listed(each)} with {family}")
     pairs = by_family(ledger)
     decided = pairs["same"] & pairs[FAMILIES[0]].isin(VERDICTS[:2])
