@@ -46,8 +46,9 @@ SIDE = 96
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """Points are looked for in small images, which is faster."""
+    """Few points are looked for in small images, which is faster."""
     monkeypatch.setattr(xfeat, "SIDE", SIDE)
+    monkeypatch.setattr(xfeat, "POINTS", 100)
 
 
 def names(index, rows):
@@ -234,7 +235,7 @@ def test_the_order_is_that_of_points_and_descriptors(tmp_path, make_street):
     assert index.descriptors.shape == (8, min(DIM, 7))
     cosines = whitened @ whitened.T
     np.testing.assert_allclose(index.descriptors @ index.descriptors.T, cosines, atol=1e-3)
-    points, answers = describe_points(open_xfeat(), large), index.locate(paths)
+    points, answers = describe_points(open_xfeat(), large, 100), index.locate(paths)
     for row, (chosen, alike) in enumerate(zip(answers.predictions, answers.similarity)):
         nearest = np.argsort(-cosines[row])[:5]
         shared = shared_points(points[row], points[nearest]).numpy()

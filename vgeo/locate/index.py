@@ -279,7 +279,7 @@ class Index:
             return self.network(small), torch.empty(len(images), 0, xfeat.CHANNELS)
         batch = normalise(small).contiguous(memory_format=torch.channels_last)
         large = _resized(images, xfeat.SIDE).to(place)
-        return self.network(batch), xfeat.describe_points(self.xfeat, large)
+        return self.network(batch), xfeat.describe_points(self.xfeat, large, xfeat.POINTS)
 
     def _whitened(self, features: np.ndarray) -> np.ndarray:
         """Descriptors, float32 (N, D), of what the store holds."""
