@@ -100,7 +100,8 @@ def test_the_command_names_the_model(tmp_path, make_street, capsys):
     assert "within 25 m: unknown  001.jpg" in answer
     main(words)
     first = capsys.readouterr().out.splitlines()[0]
-    assert "index of 3 photos, efficientnet_lite0 224 px, 2 numbers a photo, 3 newly described" in first
+    assert "index of 3 photos, efficientnet_lite0 224 px, 2 numbers a photo" in first
+    assert "3 newly described" in first
 
 
 def test_one_model_and_consent_come_before_photos(tmp_path, refused, monkeypatch):
