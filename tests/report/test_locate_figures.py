@@ -77,3 +77,10 @@ def test_the_map_leads_from_answers_to_the_truth(dataset, right):
     assert f"{(~right).sum()} farther" in drawing.alt
     labels = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
     assert f"answer within 25 m ({right.sum()})" in labels and "database (4 photos)" in labels
+
+
+def test_the_risk_curves_are_drawn_in_percent():
+    curves = {"one": (np.array([0.5, 1]), np.array([0, 0.5])), "two": (np.ones(1), np.zeros(1))}
+    axis = locate_figures.risk(curves).figure.axes[0]
+    assert [line.get_label() for line in axis.lines] == ["one", "two"]
+    np.testing.assert_allclose(axis.lines[0].get_xydata(), [[50, 0], [100, 50]])

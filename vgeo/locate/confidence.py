@@ -181,6 +181,11 @@ def risk_coverage(score, right) -> tuple[np.ndarray, np.ndarray]:
     return given / len(right), risk[last]
 
 
+def risks(ways: Mapping[str, np.ndarray], right) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The `risk_coverage` of each of several scores."""
+    return {name: risk_coverage(score, right) for name, score in ways.items()}
+
+
 def sureness(probability, distances, shared) -> dict[str, np.ndarray]:
     """Ways to say how sure answers are, each (Q,), higher for surer ones.
 

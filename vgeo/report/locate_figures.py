@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from vgeo.locate.confidence import risk_coverage
 from vgeo.photos.images import load_image
 from vgeo.photos.places import Dataset
 from vgeo.report import figures
@@ -89,18 +88,16 @@ def calibration(curves: Mapping[str, pd.DataFrame]) -> Drawing:
 
 
 @figures.style()
-def risk(ways: Mapping[str, np.ndarray], right: np.ndarray) -> Drawing:
+def risk(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Drawing:
     """How often answers are wrong where the least sure ones are left out.
 
     Parameters
     ----------
-    ways : {what says how sure an answer is: float (Q,), higher for surer ones}.
-    right : bool (Q,), whether the answer is right.
+    curves : {what says how sure an answer is: `vgeo.locate.confidence.risk_coverage`}.
     """
     figure, axes = figures.panels(6.5, 4.2)
     axis = axes[0, 0]
-    for name, score in ways.items():
-        given, wrong = risk_coverage(score, right)
+    for name, (given, wrong) in curves.items():
         axis.plot(100 * given, 100 * wrong, label=name)
     axis.set(xlabel="answers given, %", ylabel="of them wrong, %", xlim=(0, 100))
     axis.set_ylim(bottom=0)
@@ -108,7 +105,7 @@ def risk(ways: Mapping[str, np.ndarray], right: np.ndarray) -> Drawing:
     caption = "Wrong answers among the surest ones"
     alt = (
         "Curves of the share of wrong answers against the share of answers given, the surest "
-        f"first, where {', '.join(ways)} says how sure an answer is. Lower is better. The "
+        f"first, where {', '.join(curves)} says how sure an answer is. Lower is better. The "
         "areas are in the table locate_selection."
     )
     return figures.drawing("locate_risk", figure, caption, alt)
