@@ -49,7 +49,8 @@ def located(tmp_path_factory, make_street, model):
         os.rename(old, new)
     index = Index(read_photos(photos), model, 64, top / "cache")
     answers = index.locate(paths)
-    steep = Calibration((0.5,) * 3, (1.0,) * 3, (40.0, 0.0, 0.0), -18.0)
+    others = (0.0,) * (answers.features.shape[1] - 1)  # the first feature alone counts
+    steep = Calibration((0.5, *others), (1.0, *(1.0 for _ in others)), (40.0, *others), -18.0)
     table = locations(index, paths, answers, steep)
     table.loc[:2, "confidence"] = 0.9904, 0.0096, np.nan  # rounded first, these were 99 % and 1 %
     write_locations(top / "out", table)
