@@ -60,9 +60,11 @@ CITY = Plan(
     size=PAPER.image_size,
     seed=977,
     train_districts=1,
-    val_districts=1,
+    val_blocks=1,
     val_queries=24,
+    test_blocks=1,
     test_queries=24,
+    tokyo_blocks=1,
     tokyo_places=8,
 )
 

@@ -17,10 +17,14 @@ def plan():
         seed=5,
         train_districts=2,
         images_per_class=1,
+        val_blocks=1,
         val_queries=10,
+        test_blocks=2,
         test_queries=10,
+        tokyo_blocks=1,
         tokyo_places=12,
         night_target=4,
+        panorama_step=25.0,
         heading_step=90,
     )
 

@@ -6,12 +6,15 @@ import cv2
 import numpy as np
 import pytest
 
-from vgeo.city.cameras import Camera
+from vgeo.city.cameras import Camera, panoramas, phone_camera
 from vgeo.city.district import FAR, District, _visible
 from vgeo.city.kernel import SPRITE
-from vgeo.city.light import LIGHTS
+from vgeo.city.light import DARK, LIGHTS
 from vgeo.city.paint import TOKYO
 from vgeo.city.plan import SPACING
+
+PLACES = panoramas(1, 10)
+DAY, NIGHT = (LIGHTS[kind](np.random.default_rng(0)) for kind in ("day", "night"))
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +180,7 @@ def test_crowds_are_people_and_moving_cars(district):
         people[crowd], cars[crowd] = [], []
         for seed in range(60):
             rng = np.random.default_rng(seed)
-            cars[crowd].append(sum(map(len, district._cars(rng, here, crowd))))
+            cars[crowd].append(sum(map(len, district._cars(rng, here, crowd, DAY))))
             people[crowd].append(sum(map(len, district._people(rng, here, crowd))))
     assert max(people[0.0]) == 0 and min(cars[0.0]) > 0  # parked cars stay
     assert np.isclose(np.mean(people[4.0]) / np.mean(people[1.0]), 4, rtol=0.15)
@@ -188,13 +191,60 @@ def test_traffic_is_on_the_streets(district):
     here = np.array([50.0, 0.0])
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        for rows in district._cars(rng, here, 1.0) + district._people(rng, here, 1.0):
+        for rows in district._cars(rng, here, 1.0, DAY) + district._people(rng, here, 1.0):
             off = [
                 abs(rows["place"] @ street.normal - street.middle) - street.half
                 for street in district.streets
             ]
             assert (np.min(off, axis=0) < -0.2).all()
             assert (np.hypot(*(rows["place"] - here).T) > 1.5).all()
+
+
+def test_moving_cars_have_lights_by_night(district):
+    here, lights = np.array([50.0, 0.0]), (district.stock.headlight, district.stock.tail_light)
+    shining = 0
+    for seed in range(20):
+        day, night = (
+            district._cars(np.random.default_rng(seed), here, 3.0, light) for light in (DAY, NIGHT)
+        )
+        assert all(np.array_equal(*pair) for pair in zip(day, night, strict=False))
+        assert not np.isin(np.concatenate(day)["texture"], lights).any()
+        white, red = np.array_split(np.concatenate([np.zeros(0, SPRITE), *night[len(day) :]]), 2)
+        assert set(white["texture"]) <= {lights[0]} and set(red["texture"]) <= {lights[1]}
+        assert len(white) == len(red) and (white["glow"] > red["glow"]).all()
+        shining += len(white)
+        apart = np.hypot(*(white["place"] - red["place"]).T)  # the length of the car
+        assert ((apart > 3.7) & (apart < 8.6)).all()
+    assert shining > 40
+
+
+def test_brightness_of_the_hours(district):
+    """Night is as much darker than day as in photographs of Tokyo, and its lamps saturate."""
+    bright = {kind: [] for kind in LIGHTS}
+    for seed in range(24):
+        rng = np.random.default_rng(seed)
+        x, y, _ = PLACES[rng.integers(len(PLACES))]
+        camera = phone_camera(x, y, rng.uniform(0, 360), 64, rng)
+        for kind in LIGHTS:
+            rng = np.random.default_rng([seed, 1])
+            bright[kind].append(district.photo(camera, LIGHTS[kind](rng), 201801, rng))
+    mean = {kind: np.mean(images) for kind, images in bright.items()}
+    assert 0.40 < mean["night"] / mean["day"] < 0.55
+    assert 0.65 < mean["sunset"] / mean["day"] < 0.9
+    night = np.array(bright["night"])
+    assert 0.001 < (night.max(-1) >= 250).mean() < 0.02 and (night.mean(-1) < 16).mean() > 0.02
+
+
+def test_lamps_shine_by_night(district):
+    """A photo of a lamp from below has a saturated spot at the lamp, and by day none."""
+    lamp = district.lamps["place"][0]
+    camera = Camera(lamp[0], lamp[1] - 8.0, 1.6, 0.0, 27.0, 0.0, 50.0, 48)
+    col, row = camera.project(lamp).astype(int)
+    plain = replace(NIGHT, glow=0.0, noise=0.0)
+    by_night = district.photo(camera, plain, 201506, np.random.default_rng(0), crowd=0)
+    spot = by_night[row - 2 : row + 3, col - 2 : col + 3].min(-1).max()
+    assert spot > 245 and plain.lamp >= DARK
+    assert spot > np.percentile(by_night.min(-1), 97)
 
 
 def test_a_quarter_of_the_houses_change_their_signs(district):

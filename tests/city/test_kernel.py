@@ -223,3 +223,17 @@ def test_textures_are_read_at_the_level_of_their_distance():
             assert abs(texels.reshape(-1, 4).mean(0) - mean).max() < (3 if number == 0 else 60)
             if level == 0:
                 assert np.array_equal(texels, first)
+
+
+def test_street_mirrors_a_lamp_along_the_way_to_it(draw, even):
+    """The streak lies below the lamp's own place in the photo, and the other ground has none."""
+    night = replace(even, ambient=(0.01, 0.01, 0.01), zenith=(0.0,) * 3, horizon=(0.0,) * 3)
+    night = replace(night, sun_colour=(0.0,) * 3, lamp=20.0)
+    lamp = ((6.0, 60.0, 5.8), 1.0, (1.0, 0.5, 0.25))
+    image = draw(replace(CAMERA, pitch=-6.0), light=night, lamps=[lamp])
+    col, row = replace(CAMERA, pitch=-6.0).project(lamp[0]).astype(int)
+    ground = image[row + 8 : 52].mean(0)  # nearer than the light that the lamp casts on the street
+    streak = int(ground[:, 0].argmax())
+    assert abs(streak - col) <= 1
+    assert ground[streak, 0] > 3 * np.median(ground[:, 0])
+    assert np.allclose(ground[streak] / ground[streak, 0], lamp[2], atol=0.15)

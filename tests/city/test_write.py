@@ -10,6 +10,7 @@ import pytest
 from pyproj import Geod, Transformer
 from scipy.spatial import cKDTree
 
+from vgeo.city.cameras import ASIDE, TURN
 from vgeo.city.write import (
     query_photos,
     run_jobs,
@@ -32,12 +33,12 @@ def contents(*folders):
 
 
 def test_layout(root):
-    crops = 40 * 4  # panoramas of a district, directions
+    crops = 16 * 4  # panoramas of a district of a block, directions
     expected = {
         "sf-xs/train": 2 * 48,
         "sf-xs/val/database": crops,
         "sf-xs/val/queries": 10,
-        "sf-xs/test/database": crops,
+        "sf-xs/test/database": 45 * 4,  # 2 x 2 blocks
         "sf-xs/test/queries_v1": 10,
         "tokyo-xs/test/database": crops,
         "tokyo-xs/test/queries_v1": 3 * 12,
@@ -75,7 +76,7 @@ def test_panoramas_look_all_around(root):
         assert np.allclose(np.diff(np.sort(crops["heading"])), 90, atol=0.02)
         assert crops["month"].nunique() == 1 and len(crops) == 4
     nearest = cKDTree(photos.xy).query(photos.xy, k=5)[0][:, 4]
-    assert nearest.min() > 6 and nearest.max() < 16  # the next panorama
+    assert 20 < nearest.min() and nearest.max() < 31  # the next panorama
 
 
 def test_tokyo_photographs_each_place_three_times(root):
@@ -133,6 +134,17 @@ def test_every_query_has_a_positive(root, queries, database):
     assert min(map(len, data.positives)) >= 4  # a whole panorama
 
 
+def test_a_query_is_near_a_crop(root, plan):
+    """Within a few metres of a panorama, and turned little from one of its crops."""
+    folders = root / "sf-xs/test/queries_v1", root / "sf-xs/test/database"
+    queries, database = (read_photos(folder, "photos") for folder in folders)
+    apart = np.linalg.norm(queries.xy[:, None] - database.xy, axis=2)
+    heading = [photos.table["heading"].to_numpy() for photos in (queries, database)]
+    turned = np.abs((heading[0][:, None] - heading[1] + 180) % 360 - 180)
+    assert ((apart < 5 * ASIDE) & (turned < 5 * TURN)).any(1).all()
+    assert len(np.unique(queries.xy // 50, axis=0)) > 5  # all over the district
+
+
 def test_training_images_are_one_group(root, plan):
     photos = read_photos(root / "sf-xs/train", "training images")
     classes = cosplace_classes(photos, min_images=plan.images_per_class)
@@ -178,8 +190,8 @@ def test_pretraining_streets_are_of_no_data_set(root, plan, tmp_path):
 
 
 def test_empty_plan_makes_the_folders(plan, root, tmp_path):
-    nothing = dict.fromkeys(("train_districts", "val_districts", "test_districts"), 0)
-    write_city(replace(plan, **nothing, tokyo_districts=0, night_target=0), tmp_path, False, 1)
+    parts = "train_districts", "val_blocks", "test_blocks", "tokyo_blocks", "night_target"
+    write_city(replace(plan, **dict.fromkeys(parts, 0)), tmp_path, False, 1)
     folders = {
         top: {path.relative_to(top) for path in top.rglob("*") if path.is_dir()}
         for top in (root, tmp_path)

@@ -9,7 +9,7 @@ import numpy as np
 from vgeo.city import paint
 from vgeo.city.cameras import Camera
 from vgeo.city.kernel import LAMP, SPRITE, WALL, Moment, Scene, Textures, render
-from vgeo.city.light import Light, develop
+from vgeo.city.light import DARK, Light, develop
 from vgeo.city.plan import SPACING, Street
 
 OUTER = 9.0  # metres: half the width of the streets around the houses at the border
@@ -19,6 +19,7 @@ SIGHT = 85.0  # metres: sprites that are farther away are left out
 # metres off the cameras' streets from which a phone sees no more than every fourth texel of a side
 FAR = 40.0
 NEAR_LAMPS = 14  # lamps that give light to a photo
+BULB, HEADLIGHT, TAIL_LIGHT = 12.0, 10.0, 3.0  # glow by night
 LAMP_COLOURS = (1.0, 0.78, 0.45), (1.0, 0.92, 0.78), (0.85, 0.95, 1.0)
 
 # out: half a metre from the wall into the house; house: the number of the house
@@ -62,6 +63,8 @@ class Stock:
             add(paint.lamp_post(1.5 * scale)),
             add(paint.wires(1.5 * scale)),
         )
+        white, red = add(paint.lamp((255, 250, 240))), add(paint.lamp((255, 30, 20)))
+        self.headlight, self.tail_light = white, red
         self.poles = [add(paint.pole(paints, 1.5 * scale)) for _ in range(3)]
         self.traffic_lights = [add(paint.traffic_light(paints, 2 * scale)) for _ in range(3)]
         self.clutter = []
@@ -100,6 +103,7 @@ class District:
         lights, clutter.
     signs : SIGN rows of the signs that stand out from the houses.
     lamps : LAMP rows.
+    bulbs : SPRITE rows of what shines in the lamps by night.
     slots : PARKING rows.
     """
 
@@ -127,6 +131,10 @@ class District:
         self.signs = np.array(signs, SIGN)
         self._hung: dict[tuple[int, float], np.ndarray] = {}  # SPRITE rows of an era and a glow
         self.furniture, self.lamps = self._furnish(rng, style)
+        self.bulbs = _sprites(
+            *(self.lamps["place"][:, :2], (0.28, 0.0), 5.5, 6.1, self.stock.headlight, BULB),
+            board=True,
+        )
         self.slots = self._slots()
         packed = textures.packed()
         noise = self.paints.rough
@@ -230,10 +238,12 @@ class District:
         low, shining = self.signs["z"], np.where(house % 3, glow, 0.0)
         return _sprites(place, unit * w[:, None] / 2, low, low + h, texture, shining)
 
-    def _cars(self, rng, here, crowd):
-        """SPRITE rows of parked and moving cars: both sides of each, then both ends."""
+    def _cars(self, rng, here, crowd, light):
+        """SPRITE rows of parked and moving cars: both sides of each, then both ends, and by night
+        the lights of those that move.
+        """
         count, slots = len(self.streets), self.slots
-        share = np.stack([rng.uniform(0.15, 0.75, count), rng.uniform(0, 0.1, count) * crowd], 1)
+        share = np.stack([rng.uniform(0.1, 0.6, count), rng.uniform(0, 0.1, count) * crowd], 1)
         away = np.hypot(*(slots["place"] - here).T)
         taken = rng.random(len(slots)) < share[slots["street"], slots["moving"]]
         slots = slots[taken & (away > 3.4) & (away < 60)]
@@ -249,8 +259,19 @@ class District:
         ):
             walls = np.concatenate([place - middle, place + middle])
             twice = (np.concatenate([each, each]) for each in (half, height, texture, sun))
-            half, high, texture, light = twice
-            rows.append(_sprites(walls, half, 0.05, high, texture, sun=light))
+            half, high, texture, lit = twice
+            rows.append(_sprites(walls, half, 0.05, high, texture, sun=lit))
+        if light.lamp >= DARK:
+            moves = slots["moving"] == 1
+            place, axis, across = place[moves], axis[moves], across[moves]
+            length, width = length[moves] * 0.5, width[moves] * 0.36
+            for end, texture, glow in (
+                (1, self.stock.headlight, HEADLIGHT),
+                (-1, self.stock.tail_light, TAIL_LIGHT),
+            ):
+                for side in (-1, 1):
+                    spots = place + end * axis * length + side * across * width
+                    rows.append(_sprites(spots, (0.16, 0), 0.55, 0.87, texture, glow, board=True))
         return rows
 
     def _people(self, rng, here, crowd):
@@ -288,8 +309,10 @@ class District:
         key = year // 3, round(light.glow, 1)
         if key not in self._hung:  # the signs of an era are the same in all photos
             self._hung[key] = self._signs(*key)
-        traffic = self._cars(rng, here, crowd) + self._people(rng, here, crowd)
+        traffic = self._cars(rng, here, crowd, light) + self._people(rng, here, crowd)
         groups = [self.furniture, self._hung[key], *traffic]
+        if light.lamp >= DARK:
+            groups.append(self.bulbs)
         sprites = _visible(groups, here, camera.heading)
         away = np.hypot(*(self.lamps["place"][:, :2] - here).T)
         lamps = self.lamps[np.argsort(away, kind="stable")[:NEAR_LAMPS]]

@@ -20,6 +20,7 @@ ENDLESS = 1e9  # rays: the distance of the sky
 PARALLEL = 1e-9  # a ray and a wall whose cross product is smaller do not meet
 HOUSE = 9.0  # metres: width of the houses that shade the other side of a street
 SPRITE_HEIGHT = 2.8  # metres: where the lamps' light on a sprite is computed
+MIRROR = 0.05  # the share of a lamp's light that the street mirrors
 LAMP_REACH = 500.0  # square metres: the square of the distance beyond which a lamp gives no light
 
 # These relaxations change the rounding of float64, which no 8-bit pixel shows.
@@ -180,6 +181,11 @@ class Textures:
 @njit(**INLINE)
 def _times(a, b):
     return a[0] * b[0], a[1] * b[1], a[2] * b[2]
+
+
+@njit(**INLINE)
+def _plus(a, b):
+    return a[0] + b[0], a[1] + b[1], a[2] + b[2]
 
 
 @njit(**INLINE)
@@ -537,8 +543,33 @@ def _marked(off, along, side, half, cross, cross_half):
 
 
 @njit(**INLINE)
-def _ground(scene, light, lamps, x, y, t):
-    """The colour of the street or pavement at (x, y), seen from the distance t."""
+def _mirrored(light, lamps, x, y, ray, wet):
+    """The light of lamps that the ground at (x, y) mirrors: a streak towards each lamp.
+
+    wet: 0 for a rough ground to 1 for a smooth one.
+    """
+    red = green = blue = 0.0
+    flat = _flat(ray)
+    for q in range(len(lamps)):
+        lamp = lamps[q]
+        lx, ly, lz = lamp.place[0] - x, lamp.place[1] - y, lamp.place[2]
+        away = np.sqrt(lx * lx + ly * ly)
+        # A rough ground mirrors a wide range of heights and a narrow one of sides.
+        ahead = (lx * ray[0] + ly * ray[1]) / (away * flat + 1e-6)
+        height = lz / (away + 1e-6) + ray[2] / flat
+        if ahead > 0.9:
+            side = (1 - ahead) * 900.0
+            strength = 1 / (1 + side * side) / (1 + 12.0 * height * height)
+            strength *= MIRROR * wet * light.lamp * lamp.power / (away + 5.0)
+            red += strength * lamp.colour[0]
+            green += strength * lamp.colour[1]
+            blue += strength * lamp.colour[2]
+    return red, green, blue
+
+
+@njit(**INLINE)
+def _ground(scene, light, lamps, x, y, t, ray):
+    """The colour of the street or pavement at (x, y), seen along a ray from the distance t."""
     noise = scene.noise
     east, ix, wx = _street(x, scene.half_x, scene.spacing)
     north, iy, wy = _street(y, scene.half_y, scene.spacing)
@@ -569,7 +600,10 @@ def _ground(scene, light, lamps, x, y, t):
         shade = _noise(noise, x * 0.11 + ix * 17, y * 0.11 + iy * 5)
         sun *= _clipped((shade - 0.5 + light.sun[2] * 0.35) * 6)
     arriving = _illumination(light, 0.85, sun, lamps, x, y, 0.0, 0.0, 0.0, 1.0, 0.0)
-    return _times(colour, arriving)
+    colour = _times(colour, arriving)
+    if light.lamp > 0:
+        colour = _plus(colour, _mirrored(light, lamps, x, y, ray, patch))
+    return colour
 
 
 @njit(**INLINE)
@@ -640,7 +674,7 @@ def _surfaces(view, scene, light, moment, azimuths, fronts, image, depth, places
             col = places.grounds[n]
             ray, t = _ray(view, tangent, row, col), places.t[col]
             x, y = eye_x + t * ray[0], eye_y + t * ray[1]
-            colour = _ground(scene, light, moment.lamps, x, y, t)
+            colour = _ground(scene, light, moment.lamps, x, y, t, ray)
             colour = _mixed(colour, light.horizon, 1 - places.seen[col])
             image[row, col, 0], image[row, col, 1], image[row, col, 2] = colour
         for n in range(skies):

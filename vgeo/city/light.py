@@ -33,6 +33,7 @@ class Light:
     lamp: float = 0.0  # power of the street lamps
     glow: float = 0.0  # of lit windows and signs
     exposure: float = 1.0  # factor on what the automatic exposure chooses
+    cast: Colour = (1.0, 1.0, 1.0)  # what the white balance leaves of the light's colour
     noise: float = 0.012  # deviation of the sensor noise, of 1
 
     def rays(self) -> Lighting:
@@ -48,13 +49,13 @@ def _sun(rng, lowest, highest):
     return np.sin(azimuth) * np.cos(height), np.cos(azimuth) * np.cos(height), np.sin(height)
 
 
-def _exposure(rng, mean=0.0, deviation=0.18):
+def _exposure(rng, mean=0.0, deviation=0.14):
     return float(np.exp(rng.normal(mean, deviation)))
 
 
 def daylight(rng, weathers: tuple[str, ...] = FINE) -> Light:
     """The light of some hour of the day, in one of the weathers."""
-    weather, sun, warm = rng.choice(weathers), _sun(rng, 22, 65), 1 + 0.12 * rng.normal()
+    weather, sun, warm = rng.choice(weathers), _sun(rng, 22, 65), 1 + 0.08 * rng.normal()
     if weather == "clear":
         power = rng.uniform(0.9, 1.5)
         return Light(
@@ -86,37 +87,38 @@ def sunset(rng) -> Light:
     """The light of a low sun; some windows and street lamps are lit."""
     sun, power = _sun(rng, 2, 12), rng.uniform(0.5, 1.1)
     return Light(
-        ambient=(0.27, 0.25, 0.30),
-        sun_colour=(1.0 * power, 0.60 * power, 0.32 * power),
+        ambient=(0.29, 0.27, 0.30),
+        sun_colour=(1.0 * power, 0.68 * power, 0.42 * power),
         sun=sun,
         zenith=(0.16, 0.20, 0.40),
         horizon=(0.80, 0.45, 0.26),
         haze=rng.uniform(0.001, 0.004),
         cloud=rng.uniform(0.3, 0.9),
-        lit=rng.uniform(0.15, 0.4),
+        lit=rng.uniform(0.1, 0.25),
         lamp=rng.uniform(0, 1.2),
         glow=0.45,
-        exposure=_exposure(rng, -0.1, 0.2),
-        noise=0.018,
+        exposure=_exposure(rng, -0.5, 0.2),
+        noise=0.015,
     )
 
 
 def night(rng) -> Light:
-    """The light of street lamps, windows and signs under the grey sky of a city."""
-    sky = rng.uniform(0.08, 0.12)
+    """The light of street lamps, windows, signs and headlights under a black or deep blue sky."""
+    sky, warm = rng.uniform(0.001, 0.008), rng.uniform(-0.02, 0.16)
     return Light(
-        ambient=(0.05 + sky, 0.052 + sky, 0.07 + sky),
+        ambient=(0.08 + sky, 0.08 + sky, 0.085 + sky),
         sun_colour=(0.0, 0.0, 0.0),
         sun=(0.0, 0.0, 1.0),
-        zenith=(sky * 0.5, sky * 0.55, sky),
-        horizon=(sky * 2.2, sky * 1.7, sky * 1.3),
+        zenith=(sky * 0.6, sky * 0.8, sky * 1.6),
+        horizon=(sky * 2.0, sky * 1.7, sky * 1.8),
         haze=rng.uniform(0.001, 0.004),
-        cloud=rng.uniform(0.2, 0.6),
-        lit=rng.uniform(0.3, 0.65),
-        lamp=rng.uniform(20.0, 32.0),
-        glow=rng.uniform(0.5, 0.9),
+        cloud=rng.uniform(0.0, 0.4),
+        lit=rng.uniform(0.05, 0.2),
+        lamp=rng.uniform(8.0, 20.0),
+        glow=rng.uniform(1.0, 2.5),
         exposure=_exposure(rng, 0, 0.2),
-        noise=rng.uniform(0.01, 0.025),
+        cast=(1 + warm, 1.0, 1 - warm),
+        noise=rng.uniform(0.008, 0.02),
     )
 
 
@@ -142,12 +144,12 @@ def develop(image: np.ndarray, light: Light, rng) -> np.ndarray:
     size = image.shape[0]
     if light.glow > 0.3:
         image = image + 0.25 * _lens_glow(image)
-    target = 0.22 if light.lamp < DARK else 0.11  # a night photo stays dark
+    target = 0.22 if light.lamp < DARK else 0.035  # a night photo stays dark
     some = image[::3, ::3].ravel()
     middle = int(0.6 * some.size)  # 60 % of the pixels are darker
     bright = max(float(np.partition(some, middle)[middle]), target / 4)
     gain = light.exposure * target / bright
-    cast, edge = 1 + rng.normal(0, 0.035, 3), rng.uniform(0, 0.16)
+    cast, edge = light.cast * (1 + rng.normal(0, 0.025, 3)), rng.uniform(0, 0.16)
     film = rng.random() < 0.5
     # of all channels of a row: numpy is slow where the last axis is as short as three
     ramp = np.square(np.linspace(-1, 1, size, dtype=np.float32))

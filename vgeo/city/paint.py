@@ -337,7 +337,7 @@ class _Front:
         self.bay, self.bays, self.height = bay, max(1, int(width / bay)), ground + floors * storey
         rng, style = self.rng, self.style
         self.h, w = (max(8, round(length * scale)) for length in (self.height, width))
-        self.colour = np.array(paints.pick(style.walls), np.float32)
+        self.colour = np.array(paints.pick(style.walls), np.float32) + rng.normal(0, 25, 3)
         material = paints.pick(style.materials)
         self.image = np.zeros((self.h, w, 4), np.uint8)
         self.image[..., :3] = wall_surface(paints, self.h, w, scale, self.colour, material)
@@ -730,6 +730,14 @@ def lamp_post(scale) -> np.ndarray:
     canvas.line((0.5, 0.04), (0.85, 0.02), grey, scale * 0.1)
     canvas.ellipse(0.86, 0.03, canvas.w * 0.12, canvas.h * 0.018, (250, 245, 225))
     return canvas.image
+
+
+def lamp(colour) -> np.ndarray:
+    """A round light, opaque in the middle and transparent at its edge."""
+    y, x = np.mgrid[-1:1:16j, -1:1:16j]
+    image = np.empty((16, 16, 4), np.uint8)
+    image[:], image[..., 3] = _rgba(colour), 255 * np.clip(1.6 - 1.6 * np.hypot(x, y), 0, 1)
+    return image
 
 
 def pole(paints, scale) -> np.ndarray:

@@ -33,22 +33,23 @@ ORIGINS = {
 class Plan:
     """How large the city is.
 
-    Districts are of one block: 400 m of streets, 40 panoramas (480 crops), 48 CosPlace classes in
-    one group. A part (train, val, test, tokyo) has room for 200 of them.
+    A district for training is one block: 400 m of streets, 48 CosPlace classes in one group. A
+    district for tests is a square of blocks: n blocks in a row make 2 n (n + 1) SPACING of streets.
     """
 
     size: int = 96  # pixels, width and height
     seed: int = 1
-    train_districts: int = 16
+    train_districts: int = 16  # at most 200
     images_per_class: int = 10
-    val_districts: int = 1
+    val_blocks: int = 3  # in a row; 0 leaves the data set out
     val_queries: int = 200
-    test_districts: int = 1
-    test_queries: int = 300
-    tokyo_districts: int = 1
+    test_blocks: int = 4
+    test_queries: int = 500
+    tokyo_blocks: int = 4
     tokyo_places: int = 105  # each photographed by day, at sunset and at night
     night_target: int = 8
-    heading_step: int = 30  # degrees between the crops of a panorama
+    panorama_step: float = 12.5  # metres between the panoramas of a database, a part of SPACING
+    heading_step: int = 45  # degrees between the crops of a panorama
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
 """The embedded data set: streets of cities that do not exist, stored as sf-xs and tokyo-xs are.
 
-A district is a block of a grid city with its own houses. Districts share their style and, each
-shifted by its own amount, the tiles of noise on their surfaces and in the sky (`paint._tiles`).
-Photos take their sensor noise from one stored array (`light._noise`). The database is seen by a car
-(panoramas every 10 m, daylight, several years), the queries by a phone on the street in later
-years. Everything follows from the seed: each image has its own random generator, so the number of
-processes changes no file.
+A district is a square of blocks of a grid city with its own houses. Districts share their style
+and, each shifted by its own amount, the tiles of noise on their surfaces and in the sky
+(`paint._tiles`). Photos take their sensor noise from one stored array (`light._noise`). The
+database is seen by a car (panoramas, daylight, several years), the queries by a phone from nearly
+the same places in later years. Everything follows from the seed: each image has its own random
+generator, so the number of processes changes no file.
 """
 
 import multiprocessing
@@ -26,12 +26,13 @@ import numpy as np
 from vgeo.bars import bar
 from vgeo.city.cameras import Camera, again, car_camera, panoramas, phone_camera
 from vgeo.city.district import District
-from vgeo.city.light import ALL_WEATHERS, LIGHTS, daylight
+from vgeo.city.light import ALL_WEATHERS, LIGHTS, Light, daylight
 from vgeo.city.paint import SAN_FRANCISCO, TOKYO, random_style
 from vgeo.city.plan import ORIGINS, Plan
 from vgeo.errors import VgeoError, result
 from vgeo.photos.names import format_name
 
+CLASS_STEP = 50.0  # metres between the cells of one CosPlace group: N = 5 cells of 10 m
 STYLES = dict.fromkeys(("train", "val", "test"), SAN_FRANCISCO)
 STYLES |= dict.fromkeys(("tokyo", "target"), TOKYO)
 TEXELS = 1 / 9  # texture pixels per metre, for each pixel of a photo's width
@@ -64,18 +65,18 @@ def _month(rng, first, last):
 def _district(plan, part, number):
     rng = _stream(plan.seed, part, number)
     seed = int(rng.integers(1 << 40))
-    return District(seed, STYLES.get(part) or random_style(rng), 1, plan.size * TEXELS)
+    blocks = {"val": plan.val_blocks, "test": plan.test_blocks, "tokyo": plan.tokyo_blocks}
+    style = STYLES.get(part) or random_style(rng)
+    return District(seed, style, blocks.get(part, 1), plan.size * TEXELS)
 
 
 def training_photos(plan: Plan, part: str, number: int) -> Iterator[Photo]:
     """All classes of one CosPlace group.
 
-    Their cells of 10 m lie every 50 m, their headings in every second bin of 30 degrees.
+    Their cells of 10 m lie CLASS_STEP apart, their headings in every second bin of 30 degrees.
     """
     district = _district(plan, part, number)
-    for x, y, _ in panoramas(district.blocks):
-        if x % 50 or y % 50:
-            continue
+    for x, y, _ in panoramas(district.blocks, CLASS_STEP):
         for angle in range(0, 360, 60):
             for k in range(plan.images_per_class):
                 rng = _stream(plan.seed, part, number, int(x), int(y), angle, k)
@@ -87,19 +88,42 @@ def training_photos(plan: Plan, part: str, number: int) -> Iterator[Photo]:
                 yield Photo(image, camera, month, pano)
 
 
-def database_photos(plan: Plan, part: str, number: int) -> Iterator[Photo]:
-    """The crops of a car's panoramas, each panorama of one lane, day and light."""
-    district = _district(plan, part, number)
-    for index, (x, y, north) in enumerate(panoramas(district.blocks)):
+@dataclass
+class Panorama:
+    """Where a car took a panorama, in which light and month; yaw is its first crop's heading."""
+
+    x: float
+    y: float
+    yaw: float
+    light: Light
+    month: int
+
+    def heading(self, plan: Plan, tile: int) -> float:
+        """The heading of a crop, degrees."""
+        return self.yaw + tile * plan.heading_step
+
+
+def _panoramas(plan: Plan, part: str, number: int, blocks: int) -> list[Panorama]:
+    """All panoramas of a district, each of one lane, day and light."""
+    found = []
+    for index, (x, y, north) in enumerate(panoramas(blocks, plan.panorama_step)):
         rng = _stream(plan.seed, part, number, "database", index)
         lane, month = rng.choice([-1, 1]) * rng.uniform(1.0, 2.2), _month(rng, 2009, 2016)
         light, yaw, shift = daylight(rng), rng.uniform(0, 30), rng.uniform(-1, 1)
         place = (x + lane, y + shift) if north else (x + shift, y + lane)
+        found.append(Panorama(*place, yaw, light, month))
+    return found
+
+
+def database_photos(plan: Plan, part: str, number: int) -> Iterator[Photo]:
+    """The crops of a car's panoramas."""
+    district = _district(plan, part, number)
+    for index, pano in enumerate(_panoramas(plan, part, number, district.blocks)):
         for tile in range(360 // plan.heading_step):
-            crop = _stream(plan.seed, part, number, "crop", index, tile)
-            camera = car_camera(*place, yaw + tile * plan.heading_step, plan.size, crop)
-            image = district.photo(camera, light, month, crop, 0.8)
-            yield Photo(image, camera, month, f"{part}{number}p{index:03d}", str(tile))
+            rng = _stream(plan.seed, part, number, "crop", index, tile)
+            camera = car_camera(pano.x, pano.y, pano.heading(plan, tile), plan.size, rng)
+            image = district.photo(camera, pano.light, pano.month, rng, 0.8)
+            yield Photo(image, camera, pano.month, f"{part}{number}p{index:03d}", str(tile))
 
 
 def query_photos(
@@ -107,12 +131,15 @@ def query_photos(
 ) -> Iterator[Photo]:
     """A phone's photos of the places number, number + districts, ... below total.
 
-    Each place is photographed once in each kind of light (a key of LIGHTS).
+    Each is near a random crop of a panorama, years later. Each place is photographed once in each
+    kind of light (a key of LIGHTS).
     """
     district = _district(plan, part, number)
+    panos = _panoramas(plan, part, number, district.blocks)
     for q in range(number, total, districts):
         rng = _stream(plan.seed, part, number, "query", q)
-        camera = phone_camera(district.streets, rng, plan.size)
+        pano, tile = panos[rng.integers(len(panos))], int(rng.integers(360 // plan.heading_step))
+        camera = phone_camera(pano.x, pano.y, pano.heading(plan, tile), plan.size, rng)
         for kind in kinds:
             rng = _stream(plan.seed, part, number, "query", q, kind)
             month = _month(rng, 2017, 2021)
@@ -171,22 +198,24 @@ def write_city(plan: Plan, root, progress: bool = True, processes: int | None = 
     root = Path(root)
     train, target = root / "sf-xs/train", root / "night_target"
     night = root / "tokyo-night/test/queries_v1"
-    val, test, tokyo = plan.val_districts, plan.test_districts, plan.tokyo_districts
+    for made in (train, target, night):
+        made.mkdir(parents=True, exist_ok=True)
     jobs: list[tuple] = []
-    for k in range(plan.train_districts):
-        jobs.append((write_part, training_photos, train, plan, "train", k))
-    for part, folder, name, districts, total, kinds in (
-        ("val", "sf-xs/val", "queries", val, plan.val_queries, ("day",)),
-        ("test", "sf-xs/test", "queries_v1", test, plan.test_queries, ("day",)),
-        ("tokyo", "tokyo-xs/test", "queries_v1", tokyo, plan.tokyo_places, tuple(LIGHTS)),
+    for part, folder, name, blocks, total, kinds in (
+        ("test", "sf-xs/test", "queries_v1", plan.test_blocks, plan.test_queries, ("day",)),
+        ("tokyo", "tokyo-xs/test", "queries_v1", plan.tokyo_blocks, plan.tokyo_places, (*LIGHTS,)),
+        ("val", "sf-xs/val", "queries", plan.val_blocks, plan.val_queries, ("day",)),
     ):
         database, queries = root / folder / "database", root / folder / name
-        for made in (train, target, night, database, queries):
+        for made in (database, queries):
             made.mkdir(parents=True, exist_ok=True)
-        for k in range(districts):
-            more = total, districts, kinds
-            crops = database_photos, database, plan, part, k
-            jobs.append((write_parts, crops, (query_photos, queries, plan, part, k, *more)))
+        if blocks:
+            crops = database_photos, database, plan, part, 0
+            jobs.append(
+                (write_parts, crops, (query_photos, queries, plan, part, 0, total, 1, kinds))
+            )
+    for k in range(plan.train_districts):
+        jobs.append((write_part, training_photos, train, plan, "train", k))
     for k in range(min(2, plan.night_target)):
         more = plan.night_target, 2, ("night",)
         jobs.append((write_part, query_photos, target, plan, "target", k, *more))

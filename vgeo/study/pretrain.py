@@ -46,12 +46,13 @@ CHECK = Plan(
     size=96,
     seed=978,
     train_districts=0,
-    test_districts=0,
-    test_queries=0,
-    tokyo_districts=0,
-    tokyo_places=0,
-    night_target=0,
+    val_blocks=1,
     val_queries=300,
+    test_blocks=0,
+    tokyo_blocks=0,
+    night_target=0,
+    panorama_step=10.0,
+    heading_step=30,
 )
 # Small images first: an image of 64 pixels costs a quarter of one of 128.
 STAGES = (
