@@ -481,3 +481,11 @@ def test_a_ledger_of_other_claims_is_refused():
     table = ledger(results({}))
     with pytest.raises(VgeoError, match="run the same commit there"):
         agreed(table, table.iloc[1:])
+
+
+def test_about_the_same_at_another_alpha_takes_that_interval():
+    """5 of 200 queries differ: the 95 % interval ends beyond 5 points, the 90 % one within."""
+    right = answers(105).values, answers(100).values
+    assert difference_interval(*right)[1] > MARGIN > difference_interval(*right, 0.9)[1]
+    part = rows(ledger(results({(3, "baseline brightness=0.6"): 105})), DARK)
+    assert set(part["verdict"]) == {"not decidable"} and set(part["alpha 0.10"]) == {"reproduced"}
