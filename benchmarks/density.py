@@ -18,7 +18,7 @@ from vgeo.locate.index import RADIUS, Index, open_describer
 from vgeo.photos.tables import Photos, read_photos
 
 RESULTS = Path(__file__).resolve().parent / "results" / "locate_density.csv"
-SHARES = {1.0: 1, 0.5: 3, 0.25: 3, 0.125: 3, 0.0625: 3}  # of the photos, and how often drawn
+SHARES = {1.0: 1, 0.5: 1, 0.25: 2, 0.125: 2, 0.0625: 2}  # of the photos, and how often drawn
 SQUARE = 10.0  # metres
 
 
