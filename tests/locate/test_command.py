@@ -23,7 +23,7 @@ from vgeo.models.weights import save_weights
 
 # What only the study needs: `pip install .` does not install it.
 STUDY_ONLY = ("jupyter_core", "papermill", "matplotlib", "seaborn", "IPython", "nbformat")
-STUDY_ONLY += ("numba", "cv2", "filelock", "mistune", "ipywidgets")
+STUDY_ONLY += ("numba", "cv2", "mistune", "ipywidgets")
 DEFAULTS = (None, "out", None, False, None, False)  # of `locate`, from weights to yes
 # What `locate` may not use of ours, by the order of the folders.
 ABOVE = tuple(f"vgeo.{name}" for name in ("training", "city", "study", "report", "runner"))
