@@ -13,6 +13,7 @@ from vgeo.report.findings import (
     findings_table,
     limits,
     opposites,
+    quotes,
     summary,
     tolerances,
 )
@@ -125,6 +126,20 @@ def test_the_summary_counts_each_family_and_where_both_agree(ledger):
     assert opposites(ledger) == [
         f"Opposite: “Table 2: GRL better than baseline” is reproduced with {FIRST} and "
         f"contradicted with {SECOND} (sf-xs R@1 and sf-xs R@5)."
+    ]
+
+
+def test_quotes_count_what_is_decided_a_family(ledger):
+    first, second = list(ledger["quote"].unique())[:2]
+    some = ledger["quote"].isin([first, second])
+    ledger.loc[some & (ledger["family"] == FIRST), "verdict"] = "reproduced"
+    one = ledger.index[(ledger["quote"] == second) & (ledger["family"] == SECOND)][0]
+    ledger.loc[one, "verdict"] = "contradicted"
+    count = ledger.groupby(["quote", "family"]).size()
+    assert [line for line in quotes(ledger) if first in line or second in line] == [
+        f"Reproduced: “{first}” ({count[first, FIRST]} of {count[first, FIRST]} with {FIRST}).",
+        f"Reproduced: “{second}” ({count[second, FIRST]} of {count[second, FIRST]} with {FIRST}).",
+        f"Contradicted: “{second}” (1 of {count[second, SECOND]} with {SECOND}).",
     ]
 
 

@@ -72,6 +72,19 @@ CHANGES = (
 )
 
 
+def quotes(ledger: pd.DataFrame) -> list[str]:
+    """A sentence for each quote of the original with a comparison that is decided, and a family's
+    number of such comparisons.
+    """
+    lines, asked = [], ledger.groupby(["quote", "family"]).size().to_dict()
+    for verdict in ("reproduced", "contradicted"):
+        for quote, rows in ledger[ledger["verdict"] == verdict].groupby("quote", sort=False):
+            counts = rows["family"].value_counts(sort=False).items()
+            each = ", ".join(f"{n} of {asked[quote, family]} with {family}" for family, n in counts)
+            lines.append(f"{verdict.capitalize()}: “{quote}” ({each}).")
+    return lines
+
+
 def changes(ledger: pd.DataFrame) -> pd.DataFrame:
     """The ledger in seven rows, one for each change: COLUMNS of text, lines divided by newlines.
 

@@ -64,6 +64,11 @@ def recalls(results: Mapping, ns: Sequence[int] = (1,)) -> pd.DataFrame:
     return pd.DataFrame(rows).round({"value": 2, "ci_low": 2, "ci_high": 2})
 
 
+def costs(ratios: Mapping[str, float]) -> pd.DataFrame:
+    """`study.costs.measure_costs` as a table: what, times as long."""
+    return pd.DataFrame({"what": list(ratios), "times as long": list(ratios.values())}).round(2)
+
+
 def over_seeds(
     results: Mapping[int, Mapping], rows: Sequence[tuple[str, int, str]]
 ) -> pd.DataFrame:
