@@ -30,6 +30,8 @@ RELEASED = "results/city"
 MACHINES, RUNS, REAL = (
     f"benchmarks/results/{name}.csv" for name in ("machines", "machine_runs", "real_signs")
 )
+# what benchmarks/city.py writes
+POSES, BRIGHTNESS = (f"benchmarks/results/city_{name}.csv" for name in ("poses", "brightness"))
 KINDS = {"bf16": "with bfloat16", "fp32": "without bfloat16"}  # of machines, by their precision
 BASELINES = {"ResNet18": "CosFace", "EfficientNet-Lite0": "EffLite0: CosFace"}  # rows of Table 1
 
@@ -145,11 +147,19 @@ def _sets(root: Path) -> str:
     return "\n\n".join([markdown(counts), f"Training: {lists['train']}.", markdown(brightness)])
 
 
+def _poses(root: Path) -> str:
+    return markdown(pd.read_csv(root / POSES))
+
+
+def _brightness(root: Path) -> str:
+    return markdown(pd.read_csv(root / BRIGHTNESS).round(1))
+
+
 # {file: {word of its markers: what stands between them}}
 BLOCKS: dict[str, Mapping[str, Block]] = {
     "README.md": {"results": _expected, "findings": _findings},
     "docs/results.md": {"machines": _machines, "real": _real},
-    "docs/city.md": {"sets": _sets},
+    "docs/city.md": {"sets": _sets, "poses": _poses, "brightness": _brightness},
 }
 
 
