@@ -148,11 +148,11 @@ def _sets(root: Path) -> str:
 
 
 def _poses(root: Path) -> str:
-    return markdown(pd.read_csv(root / POSES))
+    return _table(root, POSES)
 
 
 def _brightness(root: Path) -> str:
-    return markdown(pd.read_csv(root / BRIGHTNESS).round(1))
+    return _table(root, BRIGHTNESS)
 
 
 # {file: {word of its markers: what stands between them}}
@@ -228,6 +228,11 @@ def _original() -> str:
 
 def _run(root: Path) -> dict:
     return json.loads((root / RELEASED / "run.json").read_text(encoding="utf-8"))
+
+
+def _table(root: Path, name: str) -> str:
+    table = _read(root, name)
+    return "Not measured yet." if table is None else markdown(table.round(1))
 
 
 def _read(root: Path, name: str) -> pd.DataFrame | None:
