@@ -348,7 +348,8 @@ class Index:
         copies = [sha256(photo + b"copy").digest() for photo in keys]
         paths = [self.photos.paths[row] for row in chosen]
         new = {copy: path for copy, path in zip(copies, paths) if copy not in self.store}
-        self._describe(new, "changed copies", copies=True)
+        if new:
+            self._describe(new, "changed copies", copies=True)
         metres, rows = tree.query(self.xy[chosen], most_barred + 1)
         neighbours = zip(metres, rows, barred, strict=True)
         nearest = np.array([far[~np.isin(near, out)][0] for far, near, out in neighbours])

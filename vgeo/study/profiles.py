@@ -191,7 +191,7 @@ PROFILES = {
         image_size=96,
         test_size=96,
         store_trunk=160,
-        disk_gb=4.0,
+        disk_gb=6.0,
         training=replace(CITY_TRAINING, epochs=3, iterations=50),
         grl=CITY_GRL,
         geowarp=CITY_GEOWARP,
