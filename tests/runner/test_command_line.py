@@ -9,7 +9,7 @@ from vgeo import __main__
 from vgeo.__main__ import main
 from vgeo.errors import VgeoError
 
-EXTRAS = ("matplotlib", "seaborn", "IPython", "kornia", "cv2", "numba", "papermill", "nbformat")
+EXTRAS = ("matplotlib", "seaborn", "IPython", "cv2", "numba", "papermill", "nbformat")
 COMMANDS = ("run", "train", "evaluate", "data", "pretrain", "convert", "locate", "release")
 
 
