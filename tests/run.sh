@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Sets up .venv where that is needed, checks style and types, then runs every test and every
-# notebook in one pytest.
+# notebook in one pytest of two processes. Each computes with one thread: two that share the cores
+# would wait for each other.
 # Arguments go to pytest: tests/run.sh -m "not slow and not faults".
 set -euo pipefail
 
@@ -11,4 +12,5 @@ python=${VGEO_PYTHON:-.venv/bin/python}
 "$python" -P -m ruff check
 "$python" -P -m ruff format --check
 "$python" -P -m mypy
-exec "$python" -P -m pytest --nbval-lax tests notebooks "$@"
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+exec "$python" -P -m pytest -n 2 --dist loadfile --nbval-lax tests notebooks "$@"
