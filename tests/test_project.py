@@ -120,7 +120,7 @@ def imported(nodes):
         yield from found - OURS - set(sys.stdlib_module_names)
 
 
-@pytest.mark.parametrize("path, tree", SOURCES, ids=lambda each: str(each) if each else "")
+@pytest.mark.parametrize("path, tree", SOURCES, ids=[str(path) for path, _ in SOURCES])
 def test_every_import_is_declared(path, tree):
     declared = names("study") if path.parts[0] == "vgeo" else names("study", "dev")
     for name in imported(ast.walk(tree)):
