@@ -229,7 +229,7 @@ def test_a_killed_study_ends_as_an_undisturbed_one(photos, weights, tmp_path):
     found, said = kill_and_finish(photos, weights, tmp_path / "killed")
     assert found == wanted
     again = {line.split("/")[-2] for line in said.splitlines() if line.endswith("makes it again")}
-    results = {"descriptors", "models", "pairs", "predictions"}
+    results = {"descriptors", "models", "pairs", "points", "predictions"}
     assert again == results | {"centres", "mined", "pooled", "trunks", "views"}
 
 
