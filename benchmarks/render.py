@@ -124,13 +124,19 @@ def main():
         for what, times, photos, arguments in kinds:
             count, *each = milliseconds(folder, plan, photos, *arguments)
             add(what, count * times, *each)
-    built = []
-    for number in range(2 * ROUNDS):
-        began = time.process_time()
-        write._district.__wrapped__(plan, "train", number)
-        built.append(1000 * (time.process_time() - began))
-    add("building a district of a block", plan.train_districts + targets, float(np.median(built)))
-    photos = sum(row["count in the plan"] for row in rows[2:-1])
+    photos = sum(row["count in the plan"] for row in rows[2:])
+    for words, part, count, rounds in (
+        ("a district for training", "train", plan.train_districts + targets, 2 * ROUNDS),
+        ("the district of sf-xs val", "val", 1, 1),
+        ("the district of sf-xs", "test", 1, 1),
+        ("the district of tokyo-xs", "tokyo", 1, 1),
+    ):
+        built = []
+        for number in range(rounds):
+            began = time.process_time()
+            write._district.__wrapped__(plan, part, number)
+            built.append(1000 * (time.process_time() - began))
+        add(f"building {words}", count, float(np.median(built)))
     spent = sum(row["count in the plan"] * row["ms of a core"] for row in rows[2:])
     add("a photo of the plan with its share of a district", photos, spent / photos)
     table = pd.DataFrame(rows).round(2)

@@ -2,7 +2,7 @@
 # Sets up .venv where that is needed, checks style and types, then runs every test and every
 # notebook in one pytest of two processes. Each computes with one thread: two that share the cores
 # would wait for each other.
-# Arguments go to pytest: tests/run.sh -m "not slow and not faults".
+# Arguments go to pytest: tests/run.sh -m "not slow and not faults". "-n 0" is for one process.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

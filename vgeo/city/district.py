@@ -63,8 +63,8 @@ class Stock:
             add(paint.lamp_post(1.5 * scale)),
             add(paint.wires(1.5 * scale)),
         )
-        white, red = add(paint.lamp((255, 250, 240))), add(paint.lamp((255, 30, 20)))
-        self.headlight, self.tail_light = white, red
+        self.headlight = add(paint.lamp((255, 250, 240)))
+        self.tail_light = add(paint.lamp((255, 30, 20)))
         self.poles = [add(paint.pole(paints, 1.5 * scale)) for _ in range(3)]
         self.traffic_lights = [add(paint.traffic_light(paints, 2 * scale)) for _ in range(3)]
         self.clutter = []

@@ -15,6 +15,8 @@ from vgeo.city.kernel import Lighting
 Colour = tuple[float, float, float]
 FINE = ("clear", "clear", "overcast")  # the weather that cars and phones photograph in
 ALL_WEATHERS = (*FINE, "haze")
+# What the automatic exposure makes of 60 % of the pixels at most, linear, by day and by night.
+BY_DAY, BY_NIGHT = 0.22, 0.035
 DARK = 2.0  # the power of the street lamps from which it is night
 
 
@@ -106,6 +108,7 @@ def night(rng) -> Light:
     """The light of street lamps, windows, signs and headlights under a black or deep blue sky."""
     sky, warm = rng.uniform(0.001, 0.008), rng.uniform(-0.02, 0.16)
     return Light(
+        # more than such a sky gives: the light that a city scatters shows the fronts of its houses
         ambient=(0.08 + sky, 0.08 + sky, 0.085 + sky),
         sun_colour=(0.0, 0.0, 0.0),
         sun=(0.0, 0.0, 1.0),
@@ -144,7 +147,7 @@ def develop(image: np.ndarray, light: Light, rng) -> np.ndarray:
     size = image.shape[0]
     if light.glow > 0.3:
         image = image + 0.25 * _lens_glow(image)
-    target = 0.22 if light.lamp < DARK else 0.035  # a night photo stays dark
+    target = BY_DAY if light.lamp < DARK else BY_NIGHT
     some = image[::3, ::3].ravel()
     middle = int(0.6 * some.size)  # 60 % of the pixels are darker
     bright = max(float(np.partition(some, middle)[middle]), target / 4)

@@ -88,7 +88,7 @@ def training_photos(plan: Plan, part: str, number: int) -> Iterator[Photo]:
                 yield Photo(image, camera, month, pano)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Panorama:
     """Where a car took a panorama, in which light and month; yaw is its first crop's heading."""
 
@@ -109,7 +109,7 @@ def _panoramas(plan: Plan, part: str, number: int, blocks: int) -> list[Panorama
     for index, (x, y, north) in enumerate(panoramas(blocks, plan.panorama_step)):
         rng = _stream(plan.seed, part, number, "database", index)
         lane, month = rng.choice([-1, 1]) * rng.uniform(1.0, 2.2), _month(rng, 2009, 2016)
-        light, yaw, shift = daylight(rng), rng.uniform(0, 30), rng.uniform(-1, 1)
+        light, yaw, shift = daylight(rng), rng.uniform(0, plan.heading_step), rng.uniform(-1, 1)
         place = (x + lane, y + shift) if north else (x + shift, y + lane)
         found.append(Panorama(*place, yaw, light, month))
     return found

@@ -15,7 +15,7 @@ import pandas as pd
 from vgeo.errors import VgeoError
 from vgeo.files import replacing
 from vgeo.locate.confidence import Calibration
-from vgeo.locate.index import SHORTLIST, Index
+from vgeo.locate.index import BATCH, SHORTLIST, Index
 from vgeo.locate.store import Store
 from vgeo.models.network import GeoModel
 from vgeo.models.peers import Peer
@@ -50,21 +50,29 @@ def export(index: Index, path: FilePath, name: str) -> None:
     table = index.photos.table.assign(name=index.photos.names)
     rows = table[["name", *list(COLUMNS)[1:]]].astype(object).values.tolist()
     try:
-        with replacing(path) as temporary, closing(Store(temporary).connection) as connection:
-            connection.execute(PLACES)
-            connection.executemany("INSERT INTO places VALUES (?, ?, ?, ?, ?)", rows)
-            connection.execute("CREATE TABLE about (json TEXT)")
-            connection.execute("INSERT INTO about VALUES (?)", (json.dumps(about),))
-            for row, key in enumerate(index.keys):
-                query = "SELECT * FROM photos WHERE key = ?"
-                _, *described = index.store.connection.execute(query, (key,)).fetchone()
-                values = ", ".join("?" * (1 + len(described)))
-                connection.execute(f"INSERT INTO photos VALUES ({values})", (_key(row), *described))
-            connection.commit()
+        with replacing(path) as temporary:
+            store = Store(temporary)
+            with closing(store.connection) as connection:
+                connection.execute(PLACES)
+                connection.executemany("INSERT INTO places VALUES (?, ?, ?, ?, ?)", rows)
+                connection.execute("CREATE TABLE about (json TEXT)")
+                connection.execute("INSERT INTO about VALUES (?)", (json.dumps(about),))
+                connection.commit()
+                _copy(index, store)
     except sqlite3.Error as error:
         raise VgeoError(
             f"{path}: can't be written ({error}): free some space or give another file"
         ) from error
+
+
+def _copy(index: Index, store: Store) -> None:
+    """Puts the index's descriptions into another store, under `_key` of their rows."""
+    known = index.store
+    for first in range(0, len(index.keys), BATCH):
+        keys = index.keys[first : first + BATCH]
+        rows = [_key(first + k) for k in range(len(keys))]
+        brightness = known.brightness(keys).tolist()
+        store.put(rows, known.descriptors(keys), known.points(keys), brightness)
 
 
 def is_exported(path: FilePath) -> bool:
@@ -101,6 +109,7 @@ class ExportedIndex(Index):
         keep: Callable[[Photos], Photos] = lambda photos: photos,
     ):
         self._describe_with(model, size, SHORTLIST)
+        made_here = json.loads(json.dumps(self.recipe))
         self.store, self.skipped = Store(None), {}
         try:
             self.store.read_also(Path(path))
@@ -108,7 +117,7 @@ class ExportedIndex(Index):
             rows = self.store.connection.execute("SELECT * FROM kept.places").fetchall()
             self.about: dict[str, Any] = json.loads(text)
             made_with, name = self.about["model"], self.about["name"]
-            if made_with == json.loads(json.dumps(self.recipe)):
+            if made_with == made_here:
                 table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
                 table["path"] = [os.path.join(path, file) for file in table["path"]]
                 zone, south = self.about["zone"], self.about["south"]
@@ -119,7 +128,7 @@ class ExportedIndex(Index):
                 f"{path}: is no index of vgeo locate, or is damaged ({error}): make it again with "
                 "--index"
             ) from error
-        if made_with != json.loads(json.dumps(self.recipe)):
+        if made_with != made_here:
             raise VgeoError(
                 f"{path}: was made with {name}, whose weights or sizes are not those used here: "
                 "give the --model or --weights that it was made with"

@@ -274,11 +274,11 @@ class Index:
 
         The images are squares of `_side`. P is 0 for a published model.
         """
-        small, place = _resized(images, self.size).to(device()), device()
+        small = _resized(images, self.size).to(device())
         if self.xfeat is None:
             return self.network(small), torch.empty(len(images), 0, xfeat.CHANNELS)
         batch = normalise(small).contiguous(memory_format=torch.channels_last)
-        large = _resized(images, xfeat.SIDE).to(place)
+        large = _resized(images, xfeat.SIDE).to(device())
         return self.network(batch), xfeat.describe_points(self.xfeat, large, xfeat.POINTS)
 
     def _whitened(self, features: np.ndarray) -> np.ndarray:
