@@ -114,8 +114,8 @@ def unreadable_image(path: FilePath, error: Exception) -> VgeoError:
         reason = "there is no such image: correct the path"
     elif os.path.isfile(path) and os.path.getsize(path) == 0:
         reason = "is empty (0 bytes): copy it again or remove it"
-    elif undecodable(path):
-        reason = undecodable(path)
+    elif unread := undecodable(path):
+        reason = unread
     elif isinstance(error, UnidentifiedImageError):
         reason = "is not an image that Pillow can read: save it as JPEG or PNG, or remove it"
     elif isinstance(error, Image.DecompressionBombError):
