@@ -154,8 +154,8 @@ def test_a_file_gets_the_facts_without_a_carriage_return(journal, capsys, settle
     with progress.part("00_data"):
         add("begin", "train a")
         settle()
-        clock.now = 126.0
         add("made", "train a", own=120.0)
+        clock.now = 126.0
     with progress.part("01_losses"):
         add("begin", "train b")
         settle()
