@@ -32,8 +32,24 @@ MACHINES, RUNS, REAL = (
 )
 # what benchmarks/city.py writes
 POSES, BRIGHTNESS = (f"benchmarks/results/city_{name}.csv" for name in ("poses", "brightness"))
+MECHANISMS = "benchmarks/results/mechanisms.csv"  # what benchmarks/mechanisms.py writes
 KINDS = {"bf16": "with bfloat16", "fp32": "without bfloat16"}  # of machines, by their precision
+STEPS = {  # kinds of the cache's folders, in the words of a page
+    "data": "rendering",
+    "pooled": "pooled features, for whitened heads and class means",
+    "views": "augmented views",
+    "models": "training, with validation",
+    "mined": "pairs for GeoWarp's training",
+    "trunks": "frozen layers of photos",
+    "descriptors": "trained layers of photos",
+    "pairs": "comparing pairs for GeoWarp",
+    "points": "XFeat's points",
+}
+SEEDS_IN = "08_conclusions"  # the notebook that repeats the study for all seeds but the first
 BASELINES = {"ResNet18": "CosFace", "EfficientNet-Lite0": "EffLite0: CosFace"}  # rows of Table 1
+
+TOLD = "day and night told apart, %"  # a column of MECHANISMS
+NOT_MEASURED = "Not measured yet."
 
 Block = Callable[[Path], str]
 
@@ -98,8 +114,9 @@ def _expected(root: Path) -> str:
     values = [
         f"{name} {', '.join(rows['value'].map('{:.1f}'.format))}" for name, rows in of_rows.items()
     ]
+    seeds = len(run["seeds"])
     row = {
-        "command": "`./run_all.sh`",
+        "command": f"`./run_all.sh city --seeds {seeds}`" if seeds > 1 else "`./run_all.sh`",
         "expected value": f"R@1 on {', '.join(best['dataset'].unique())}: {'; '.join(values)}",
     }
     for kind, words in KINDS.items():
@@ -137,6 +154,29 @@ def _real(root: Path) -> str:
     return markdown(counts.reset_index().rename(columns=names))
 
 
+def _times(root: Path) -> str:
+    """Minutes of the released run by kind of step, the repetitions for further seeds apart."""
+    run = _run(root)
+    more = f"{len(run['seeds']) - 1} further seeds" if len(run["seeds"]) > 1 else "the first seed"
+    rows: dict[str, dict[str, float]] = {}
+    for name, times in run["notebooks"].items():
+        column, other = more if name == SEEDS_IN else "the first seed", times["seconds"]
+        for kind, seconds in times.items():
+            if kind != "seconds":
+                words = STEPS.get(kind, "all else")
+                row = rows.setdefault(words, {})
+                row[column], other = row.get(column, 0.0) + seconds, other - seconds
+        row = rows.setdefault("all else", {})
+        row[column] = row.get(column, 0.0) + other
+    table = pd.DataFrame.from_dict(rows, orient="index") / 60
+    table = table.reindex([*STEPS.values(), "all else"]).dropna(how="all")
+    table.loc["whole run"] = table.sum()
+    minutes = table.fillna(0).round(1).rename_axis("minutes").reset_index()
+    machine = run["machine"]
+    kind = f"{machine['cores']} cores, {machine['processor']}, {KINDS[machine['precision']]}"
+    return f"{kind}; commit {str(run.get('commit'))[:12]}.\n\n{markdown(minutes)}"
+
+
 def _sets(root: Path) -> str:
     """The data card's counts: a row for each set of photos of the released run."""
     tables = root / RELEASED / "tables"
@@ -155,10 +195,49 @@ def _brightness(root: Path) -> str:
     return _table(root, BRIGHTNESS)
 
 
+def _mechanism(question: str) -> Block:
+    """R@1 of variants on each data set, beside the difference to the variant that has none."""
+
+    def block(root: Path) -> str:
+        table = _read(root, MECHANISMS)
+        if table is None:
+            return NOT_MEASURED
+        rows = table[table["question"] == question].copy()
+        star = np.where(rows["p"] < ALPHA, "*", "")
+        change = rows["difference"].map(" ({:+.1f}".format) + star + ")"
+        rows["cell"] = rows["value"].map("{:.1f}".format) + change.where(rows["p"].notna(), "")
+        cells = rows.pivot(index="condition", columns="dataset", values="cell")
+        order = {name: rows[name].drop_duplicates() for name in ("condition", "dataset")}
+        cells = cells.reindex(index=order["condition"], columns=order["dataset"])
+        if rows[TOLD].notna().any():
+            cells[TOLD] = rows.groupby("condition")[TOLD].first().map("{:.0f}".format)
+        return markdown(cells.fillna("").reset_index())
+
+    return block
+
+
+def _filter(root: Path) -> str:
+    """What each brightness factor adds to R@1 on tokyo-night, in points."""
+    tests = pd.read_csv(root / RELEASED / "tables" / "paired_brightness.csv")
+    tests = tests[tests["metric"] == "R@1"]
+    parts = tests["condition"].str.extract(r"^(?P<row>.+) brightness=(?P<factor>.+)$")
+    star = np.where(tests["p"] < ALPHA, "*", "")
+    parts["cell"] = tests["difference"].map("{:+.1f}".format) + star
+    cells = parts.pivot(index="factor", columns="row", values="cell")
+    cells = cells.sort_index(key=lambda index: -index.astype(float))
+    return markdown(cells[parts["row"].drop_duplicates()].reset_index())
+
+
 # {file: {word of its markers: what stands between them}}
 BLOCKS: dict[str, Mapping[str, Block]] = {
     "README.md": {"results": _expected, "findings": _findings},
-    "docs/results.md": {"machines": _machines, "real": _real},
+    "docs/results.md": {
+        "machines": _machines,
+        "real": _real,
+        **{question: _mechanism(question) for question in ("reversal", "soups", "scales")},
+        "filter": _filter,
+    },
+    "docs/performance.md": {"times": _times},
     "docs/city.md": {"sets": _sets, "poses": _poses, "brightness": _brightness},
 }
 
@@ -232,7 +311,7 @@ def _run(root: Path) -> dict:
 
 def _table(root: Path, name: str) -> str:
     table = _read(root, name)
-    return "Not measured yet." if table is None else markdown(table.round(1))
+    return NOT_MEASURED if table is None else markdown(table.round(1))
 
 
 def _read(root: Path, name: str) -> pd.DataFrame | None:
