@@ -12,7 +12,17 @@ import yaml
 
 from vgeo.errors import VgeoError
 from vgeo.report import original
-from vgeo.report.documents import BLOCKS, KINDS, MACHINES, RELEASED, RUNS, documents, update
+from vgeo.report.documents import (
+    BLOCKS,
+    KINDS,
+    MACHINES,
+    MECHANISMS,
+    RELEASED,
+    RUNS,
+    TOLD,
+    documents,
+    update,
+)
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -79,6 +89,67 @@ def test_the_other_machine_s_time_is_shown_where_it_ran_the_same_commit(clone, s
     chosen = table[(table["condition"] == "CosFace") & (table["metric"] == "R@1")]
     assert all(f"{value:.1f}" in line for value in chosen["value"]) and len(chosen) == 3
     assert "slow (fp32); commit" in (clone / "docs/results.md").read_text()
+
+
+def rows_between(clone, page, word):
+    """The rows of the last table between two markers, as lists of cells."""
+    text = documents(clone)[clone / page].split(f"<!-- {word} -->")[1].split("<!-- /")[0]
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_minutes_by_kind_of_step_add_up_to_those_of_the_notebooks(clone, seeds):
+    path = clone / RELEASED / "run.json"
+    run = json.loads(path.read_text()) | {"seeds": list(range(seeds))}
+    run["notebooks"] = {
+        "before": {"seconds": 60.0, "data": 48.0},
+        "01_losses": {"seconds": 600.0, "models": 480.0, "centres": 30.0},
+        "08_conclusions": {"seconds": 1200.0, "models": 1140.0},
+    }
+    path.write_text(json.dumps(run))
+    header, *rows = rows_between(clone, "docs/performance.md", "times")
+    cells = {row[0]: [float(cell) for cell in row[1:]] for row in rows if row[1] != "---"}
+    assert cells["rendering"][0] == 0.8
+    if seeds == 1:
+        assert header == ["minutes", "the first seed"]
+        assert cells["training, with validation"] == [27.0] and cells["whole run"] == [31.0]
+        assert cells["all else"] == [3.2]  # 12 + 120 + 60 s
+    else:
+        assert header[2] == "2 further seeds" and cells["whole run"] == [11.0, 20.0]
+        assert cells["training, with validation"] == [8.0, 19.0]
+    command = rows_between(clone, "README.md", "results")[-1][0]
+    assert command == ("`./run_all.sh`" if seeds == 1 else "`./run_all.sh city --seeds 3`")
+
+
+def test_variants_are_shown_beside_their_difference_to_the_first(clone):
+    base = {"question": "reversal", "against": "without", "dataset": "sf-xs", TOLD: 95.2}
+    rows = [
+        base | {"condition": "without", "value": 50.04},
+        base | {"condition": "with", "value": 52.0, "difference": 1.96, "p": 0.04},
+        base | {"condition": "more", "value": 49.0, "difference": -1.04, "p": 0.4},
+    ]
+    (clone / MECHANISMS).parent.mkdir(parents=True)
+    pd.DataFrame(rows).to_csv(clone / MECHANISMS, index=False)
+    found = rows_between(clone, "docs/results.md", "reversal")
+    assert found[0] == ["condition", "sf-xs", TOLD]
+    assert found[2:] == [
+        ["without", "50.0", "95"],
+        ["with", "52.0 (+2.0*)", "95"],
+        ["more", "49.0 (-1.0)", "95"],
+    ]
+
+
+def test_the_filter_s_factors_fall_and_have_the_tests_differences(clone):
+    found = rows_between(clone, "docs/results.md", "filter")
+    factors = [float(row[0]) for row in found[2:]]
+    assert factors == sorted(factors, reverse=True)
+    tests = pd.read_csv(clone / RELEASED / "tables" / "paired_brightness.csv")
+    tests = tests[(tests["metric"] == "R@1") & tests["condition"].str.startswith("baseline ")]
+    told = dict(zip(tests["condition"].str.split("=").str[1], tests["difference"], strict=True))
+    column = found[0].index("baseline")
+    for row in found[2:]:
+        assert float(row[column].strip("*")) == pytest.approx(told[row[0]], abs=0.05)
 
 
 def test_the_kinds_of_machines_are_the_precisions_of_a_run():

@@ -200,11 +200,11 @@ def _mechanism(question: str) -> Block:
 
     def block(root: Path) -> str:
         table = _read(root, MECHANISMS)
-        if table is None:
+        if table is None or question not in set(table["question"]):
             return NOT_MEASURED
         rows = table[table["question"] == question].copy()
         star = np.where(rows["p"] < ALPHA, "*", "")
-        change = rows["difference"].map(" ({:+.1f}".format) + star + ")"
+        change = rows["difference"].map(" ({:+.1f}".format) + star + ")"  # of the first: none
         rows["cell"] = rows["value"].map("{:.1f}".format) + change.where(rows["p"].notna(), "")
         cells = rows.pivot(index="condition", columns="dataset", values="cell")
         order = {name: rows[name].drop_duplicates() for name in ("condition", "dataset")}
