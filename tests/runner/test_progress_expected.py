@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from vgeo.errors import VgeoError
+from vgeo.report.section import SEEDS_IN
 from vgeo.runner.expected import OTHER, Remaining, expected, name_of, parts_of, write
 from vgeo.runner.record import BEFORE, read
 from vgeo.study.profiles import PROFILES
@@ -164,8 +165,8 @@ def test_what_a_run_took_is_written_and_read(tmp_path):
     once = {OTHER: [1, 8.0], "trunks": [1, 4.0]}
     once |= {name: [1, 4.0] for name in ("train CosFace", "pairs", "views")}
     assert read() == {"01_losses": once}
-    thrice = once | {name: [3, 12.0] for name in ("train CosFace", "pairs", "views")}
-    assert read(seeds=3) == {"01_losses": thrice}
+    twice = {name: [2, 8.0] for name in ("train CosFace", "pairs", "views")}
+    assert read(seeds=3) == {"01_losses": once, SEEDS_IN: twice}
     assert read(size=128) == read(name="city-mine") == {}
     for text in ("{", None):
         path.write_text(text) if text else path.unlink()
@@ -176,12 +177,34 @@ def test_what_a_run_took_is_written_and_read(tmp_path):
     assert name_of(step("train CosFace, seed 12")) == "train CosFace"
 
 
+@pytest.mark.parametrize("seeds", [1, 2, 3, 5])
+def test_a_run_of_several_seeds_tells_what_one_of_another_number_takes(tmp_path, seeds):
+    made = {"first": ("01_losses", "train CosFace", 30.0)}
+    made |= {f"again {k}": (SEEDS_IN, f"train CosFace, seed {k}", 20.0) for k in (1, 2)}
+    steps = {
+        key: {"kind": "models", "label": label, "seconds": seconds, "notebooks": [notebook]}
+        for key, (notebook, label, seconds) in made.items()
+    }
+    notebooks = {"01_losses": {"seconds": 33.0, "models": 30.0}}
+    notebooks[SEEDS_IN] = {"seconds": 47.0, "models": 40.0}
+    (tmp_path / "city").mkdir()
+    content = {"image_size": 96, "seeds": [0, 1, 2], "notebooks": notebooks, "steps": steps}
+    (tmp_path / "city/run.json").write_text(json.dumps(content))
+    profile = SimpleNamespace(image_size=96, seeds=tuple(range(seeds)))
+    found = expected(SimpleNamespace(profile=profile, results=Path("runs/city")), tmp_path)
+    assert found["01_losses"] == {OTHER: [1, 3.0], "train CosFace": [1, 30.0]}
+    further = {"train CosFace": [seeds - 1, 20.0 * (seeds - 1)]} if seeds > 1 else {}
+    assert found[SEEDS_IN] == {OTHER: [1, 7.0]} | further
+
+
 def test_the_clone_knows_what_its_profiles_take():
-    def study(name):
-        profile = SimpleNamespace(image_size=PROFILES[name].image_size, seeds=(0,))
+    run = read(CITY / "run.json")
+
+    def study(name, seeds=(0,)):
+        profile = SimpleNamespace(image_size=PROFILES[name].image_size, seeds=seeds)
         return SimpleNamespace(profile=profile, results=Path("runs", name))
 
-    assert expected(study("city")) == parts_of(read(CITY / "run.json"))
+    assert expected(study("city", run["seeds"])) == parts_of(run)
     assert expected(study("smoke")).keys() == parts_of(read(CITY / "run.json")).keys()
 
 

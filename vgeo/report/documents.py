@@ -21,7 +21,7 @@ from vgeo.files import write
 from vgeo.report import original
 from vgeo.report.claims import ALPHA, VERDICTS
 from vgeo.report.findings import findings_table, limits
-from vgeo.report.section import read_sections
+from vgeo.report.section import SEEDS_IN, read_sections
 from vgeo.report.tables import markdown
 from vgeo.study.folders import clone
 
@@ -45,7 +45,6 @@ STEPS = {  # kinds of the cache's folders, in the words of a page
     "pairs": "comparing pairs for GeoWarp",
     "points": "XFeat's points",
 }
-SEEDS_IN = "08_conclusions"  # the notebook that repeats the study for all seeds but the first
 BASELINES = {"ResNet18": "CosFace", "EfficientNet-Lite0": "EffLite0: CosFace"}  # rows of Table 1
 
 TOLD = "day and night told apart, %"  # a column of MECHANISMS

@@ -24,6 +24,7 @@ from vgeo.report import tables
 from vgeo.report.provenance import Provenance, commit_of, recipes_since
 from vgeo.study.folders import cache_of, clone
 
+SEEDS_IN = "08_conclusions"  # the notebook that repeats the study for all seeds but the first
 DPI, PHOTO_DPI = 150, 90  # dots an inch: for print; photos of a few hundred pixels show no more
 
 

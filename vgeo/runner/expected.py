@@ -15,6 +15,7 @@ from pathlib import Path
 
 from vgeo import files
 from vgeo.errors import VgeoError
+from vgeo.report.section import SEEDS_IN
 from vgeo.runner.record import BEFORE, read
 from vgeo.study.folders import clone
 from vgeo.study.study import Study
@@ -86,8 +87,8 @@ def write(run: str | os.PathLike, results: Path | None = None) -> None:
 def expected(study: Study, results: Path | None = None) -> Parts:
     """What each part of a study's run is expected to take, on the machine of the earlier run.
 
-    Empty where no run of these results with this image size is known. What is made anew for every
-    seed counts as often as the study has seeds. `Remaining` learns this machine's speed.
+    Empty where no run of these results with this image size is known. `Remaining` learns this
+    machine's speed. The notebook SEEDS_IN makes the steps of SEEDED anew for each further seed.
 
     Parameters
     ----------
@@ -98,11 +99,22 @@ def expected(study: Study, results: Path | None = None) -> Parts:
     entry = _entry(read(released)) if released.exists() else _read(results / EXPECTED).get(name, {})
     if entry.get("image_size") != study.profile.image_size:
         return {}
-    seeds, parts = len(study.profile.seeds) / entry["seeds"], entry["parts"]
-    for names in parts.values():
-        for name, (count, seconds) in names.items():
-            if name.startswith(SEEDED):
-                names[name] = [round(count * seeds), seconds * seeds]
+    seeds, known, parts = len(study.profile.seeds), entry["seeds"], entry["parts"]
+    if seeds == known:
+        return parts
+    further = parts.setdefault(SEEDS_IN, {})
+    of_one: dict[str, list] = {}  # what one further seed takes, or the first where there was none
+    for part in [further] if known > 1 else list(parts.values()):
+        for name in [name for name in part if name.startswith(SEEDED)]:
+            count, seconds = of_one.get(name, (0, 0.0))
+            share = max(known - 1, 1)
+            of_one[name] = [count + part[name][0] / share, seconds + part[name][1] / share]
+    for name, (count, seconds) in of_one.items():
+        found = further.pop(name, [0, 0.0])
+        first = found if known == 1 else [0, 0.0]
+        number = first[0] + round(count * (seeds - 1))
+        if number:
+            further[name] = [number, first[1] + seconds * (seeds - 1)]
     return parts
 
 
