@@ -203,7 +203,9 @@ def _mechanism(question: str) -> Block:
             return NOT_MEASURED
         rows = table[table["question"] == question].copy()
         star = np.where(rows["p"] < ALPHA, "*", "")
-        change = rows["difference"].map(" ({:+.1f}".format) + star + ")"  # of the first: none
+        change: pd.Series = (
+            rows["difference"].map(" ({:+.1f}".format) + star + ")"
+        )  # of the first: none
         rows["cell"] = rows["value"].map("{:.1f}".format) + change.where(rows["p"].notna(), "")
         cells = rows.pivot(index="condition", columns="dataset", values="cell")
         order = {name: rows[name].drop_duplicates() for name in ("condition", "dataset")}
