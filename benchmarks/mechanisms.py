@@ -13,18 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from real import at_size, photographs
 
 from vgeo.city.plan import Plan
 from vgeo.city.write import write_city
-from vgeo.photos.layout import NIGHT_TARGET, find
-from vgeo.photos.places import open_dataset
+from vgeo.photos.layout import NIGHT_TARGET
 from vgeo.photos.tables import read_photos
 from vgeo.report import measures, tables
 from vgeo.report.documents import TOLD
-from vgeo.retrieval.describe import describe
-from vgeo.retrieval.multiscale import SCALES, aggregate
-from vgeo.retrieval.search import search
-from vgeo.study.evaluation import Result
+from vgeo.retrieval.multiscale import SCALES
 from vgeo.study.rows import LITE, LOSSES, SECOND, UNIFORM, Evaluation
 from vgeo.study.study import Study
 
@@ -122,53 +119,28 @@ def soups(study):
         yield compared("soups", results, f"{names[0]}, {words}")
 
 
-def at_scales(words, dataset, described):
-    """Rows for one scale, each scale alone, and the average on the database's side."""
-    database, queries = described["database"], described["queries"]
-    one = SCALES.index(1.0)
+def at_scales(words, name, search, model, dataset):
+    """Rows for each scale alone and for the average on the database's side.
 
-    def found(known, asked):
-        return {dataset.name: Result.of(dataset, *search(known, asked, 20))}
-
+    `search` is that of an Evaluations, `name` what the data set is called in the rows.
+    """
     results = {
-        f"{words}, scale {scale:g} alone": found(database[k], queries[k])
-        for k, scale in enumerate(SCALES)
+        f"{words}, scale {scale:g} alone": {name: search(model, dataset, scale=scale)}
+        for scale in SCALES
     }
-    results[f"{words}, average"] = found(aggregate(database, "avg"), queries[one])
+    results[f"{words}, average"] = {name: search(model, dataset, multiscale="avg")}
     return compared("scales", results, f"{words}, scale 1 alone")
 
 
 def scales(study, real):
     """Scales of a start that saw images of many sizes, of a training at one, and on photographs."""
-    for words, model in {
-        "start, rendered": study.start(LITE),
-        "trained, rendered": study.train(SECOND["CosFace"]),
-    }.items():
-        for dataset in study.data.test_sets.values():
-            described = {
-                side: np.stack(
-                    [study.describe(model, getattr(dataset, side), scale) for scale in SCALES]
-                )
-                for side in ("database", "queries")
-            }
-            yield at_scales(words, dataset, described)
-    if real is None:
-        return
-    folders = (find(real, "sf-xs", "test", kind) for kind in ("queries", "database"))
-    dataset = open_dataset("photographs", *folders)
-    for words, model in {
-        "start": study.start(LITE),
-        "trained": study.train(SECOND["CosFace"]),
-    }.items():
-        network = study.load(model)
-        for size in PIXELS:
-            described = {
-                side: np.stack(
-                    [describe(network, getattr(dataset, side).paths, size, s) for s in SCALES]
-                )
-                for side in ("database", "queries")
-            }
-            yield at_scales(f"{words}, {size} px", dataset, described)
+    models = {"start": study.start(LITE), "trained": study.train(SECOND["CosFace"])}
+    for words, model in models.items():
+        for name, dataset in study.data.test_sets.items():
+            yield at_scales(f"{words}, rendered", name, study.search, model, dataset)
+        for size in PIXELS if real else ():
+            search = at_size(study, size).search
+            yield at_scales(f"{words}, {size} px", "photographs", search, model, photographs(real))
 
 
 def main(profile="city", real=None):

@@ -30,11 +30,22 @@ REAL_SIZE = 128  # pixels of the photographs, both sides
 KEYS = ["claim", "family", "metric"]
 
 
+def photographs(real):
+    """The data set of a folder that holds sf-xs/test."""
+    folders = (find(real, NAME, "test", kind) for kind in ("queries", "database"))
+    return open_dataset(NAME, *folders)
+
+
+def at_size(study, size=REAL_SIZE):
+    """The study's evaluations, of images of another size."""
+    profile = replace(study.profile, image_size=size, test_size=size)
+    descriptions = Descriptions(profile, study.data, study.cache)
+    return Evaluations(profile, study.data, descriptions, study.trainings, study.cache)
+
+
 def evaluate(study, dataset):
     """The study's first seed on photographs, as `claims.ledger` takes it."""
-    profile = replace(study.profile, image_size=REAL_SIZE, test_size=REAL_SIZE)
-    descriptions = Descriptions(profile, study.data, study.cache)
-    of_photos = Evaluations(profile, study.data, descriptions, study.trainings, study.cache)
+    of_photos = at_size(study)
     return {
         table: {row: {NAME: of_photos.result(TABLES[table][row], dataset)} for row in rows}
         for table, rows in claims.CONDITIONS.items()
@@ -55,9 +66,7 @@ def compare(city, real):
 
 def main(real, profile="city", out=OUT):
     study = Study(profile)
-    folders = (find(real, NAME, "test", kind) for kind in ("queries", "database"))
-    dataset = open_dataset(NAME, *folders)
-    ledger = claims.ledger({0: evaluate(study, dataset)})
+    ledger = claims.ledger({0: evaluate(study, photographs(real))})
     both = compare(pd.read_csv(study.results / "tables" / "claims.csv"), ledger)
     both.to_csv(out, index=False)
     clear = both[(both["p city"] < claims.ALPHA) & both["verdict city"].isin(claims.VERDICTS[:2])]

@@ -195,18 +195,16 @@ def _brightness(root: Path) -> str:
 
 
 def _mechanism(question: str) -> Block:
-    """R@1 of variants on each data set, beside the difference to the variant that has none."""
+    """A block: R@1 of a question's variants, and in brackets `_points` to the one compared with."""
 
     def block(root: Path) -> str:
         table = _read(root, MECHANISMS)
         if table is None or question not in set(table["question"]):
             return NOT_MEASURED
         rows = table[table["question"] == question].copy()
-        star = np.where(rows["p"] < ALPHA, "*", "")
-        change: pd.Series = (
-            rows["difference"].map(" ({:+.1f}".format) + star + ")"
-        )  # of the first: none
-        rows["cell"] = rows["value"].map("{:.1f}".format) + change.where(rows["p"].notna(), "")
+        known = rows["p"].notna()  # the variant that the others are compared with has no p
+        rows["cell"] = rows["value"].map("{:.1f}".format)
+        rows.loc[known, "cell"] += " (" + _points(rows[known]) + ")"
         cells = rows.pivot(index="condition", columns="dataset", values="cell")
         order = {name: rows[name].drop_duplicates() for name in ("condition", "dataset")}
         cells = cells.reindex(index=order["condition"], columns=order["dataset"])
@@ -217,13 +215,17 @@ def _mechanism(question: str) -> Block:
     return block
 
 
+def _points(tests: pd.DataFrame) -> pd.Series:
+    """Differences in points, with * where p < ALPHA."""
+    return tests["difference"].map("{:+.1f}".format) + np.where(tests["p"] < ALPHA, "*", "")
+
+
 def _filter(root: Path) -> str:
     """What each brightness factor adds to R@1 on tokyo-night, in points."""
     tests = pd.read_csv(root / RELEASED / "tables" / "paired_brightness.csv")
     tests = tests[tests["metric"] == "R@1"]
     parts = tests["condition"].str.extract(r"^(?P<row>.+) brightness=(?P<factor>.+)$")
-    star = np.where(tests["p"] < ALPHA, "*", "")
-    parts["cell"] = tests["difference"].map("{:+.1f}".format) + star
+    parts["cell"] = _points(tests)
     cells = parts.pivot(index="factor", columns="row", values="cell")
     cells = cells.sort_index(key=lambda index: -index.astype(float))
     return markdown(cells[parts["row"].drop_duplicates()].reset_index())
