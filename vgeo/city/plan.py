@@ -46,10 +46,10 @@ class Plan:
     test_blocks: int = 4
     test_queries: int = 500
     tokyo_blocks: int = 4
-    tokyo_places: int = 105  # each photographed by day, at sunset and at night
+    tokyo_places: int = 200  # each photographed by day, at sunset and at night
     night_target: int = 8
     panorama_step: float = 12.5  # metres between the panoramas of a database, a part of SPACING
-    heading_step: int = 45  # degrees between the crops of a panorama
+    heading_step: int = 60  # degrees between the crops of a panorama
 
 
 @dataclass(frozen=True)
