@@ -28,19 +28,14 @@ from vgeo.study.study import Study
 OUT = Path(__file__).parent / "results" / "mechanisms.csv"
 LONGER = 4  # times as many epochs
 STRONGER = 10  # times the weight of gradient reversal
-FASTER = 3  # times the learning rate of the extractor
 NIGHT_PHOTOS = 400  # of gradient reversal, in place of the profile's
-PIXELS = (128, 224, 320)  # of the photographs, both sides
+PIXELS = (128, 224)  # of the photographs, both sides
 
 
-def variant(study, epochs=1, weight=1, rate=1, night=None):
-    """The study with so many times the epochs, the reversal's weight and the learning rate."""
+def variant(study, epochs=1, weight=1, night=None):
+    """The study with so many times the epochs and the weight of gradient reversal."""
     profile = study.profile
-    training = replace(
-        profile.training,
-        epochs=epochs * profile.training.epochs,
-        lr_model=rate * profile.training.lr_model,
-    )
+    training = replace(profile.training, epochs=epochs * profile.training.epochs)
     reversal = replace(profile.grl, weight=weight * profile.grl.weight)
     other = Study(replace(profile, training=training, grl=reversal), results=study.results)
     if night is not None:
@@ -78,45 +73,43 @@ def of_model(study, name):
     return study.evaluate({name: Evaluation(name)})[name]
 
 
-def reversal(study):
-    """Gradient reversal with more weight, more night photos and more iterations."""
+def reversal(study, epochs=1):
+    """Gradient reversal with more night photos and, in short trainings, with more weight."""
     photos, night = night_photos(study), study.data.test_sets["tokyo-night"]
     dark = np.isin(np.arange(len(night.whole.queries)), night.rows)
-    plain, reversing = SECOND["CosFace"], SECOND["GRL"]
-    cases = {
-        "as in the study": {},
-        f"weight x {STRONGER}": {"weight": STRONGER},
-        f"{NIGHT_PHOTOS} night photos": {"night": photos},
-        f"{NIGHT_PHOTOS} night photos, weight x {STRONGER}": {"night": photos, "weight": STRONGER},
-    }
-    for epochs, length in ((1, ""), (LONGER, f", iterations x {LONGER}")):
-        without = f"without{length}"
-        models = {without: (variant(study, epochs), plain)} | {
-            words + length: (variant(study, epochs, **changes), reversing)
+    cases = {"as in the study": {}, f"{NIGHT_PHOTOS} night photos": {"night": photos}}
+    if epochs == 1:
+        cases |= {
+            f"{words}, weight x {STRONGER}": changes | {"weight": STRONGER}
             for words, changes in cases.items()
         }
-        results = {words: of_model(other, name) for words, (other, name) in models.items()}
-        told = {
-            words: measures.domains_told_apart(
-                other.describe(other.train(name), night.whole.queries), dark
-            )
-            for words, (other, name) in models.items()
-        }
-        rows = compared("reversal", results, without)
-        yield rows.assign(**{TOLD: rows["condition"].map(told)})
+    without = f"without{longer(epochs)}"
+    models = {without: (variant(study, epochs), SECOND["CosFace"])} | {
+        words + longer(epochs): (variant(study, epochs, **changes), SECOND["GRL"])
+        for words, changes in cases.items()
+    }
+    results = {words: of_model(other, name) for words, (other, name) in models.items()}
+    told = {
+        words: measures.domains_told_apart(
+            other.describe(other.train(name), night.whole.queries), dark
+        )
+        for words, (other, name) in models.items()
+    }
+    rows = compared("reversal", results, without)
+    return rows.assign(**{TOLD: rows["condition"].map(told)})
 
 
-def soups(study):
-    """The uniform soup beside its ingredients, after trainings that moved further."""
-    for words, changes in {
-        "as in the study": {},
-        f"iterations x {LONGER}": {"epochs": LONGER},
-        f"iterations x {LONGER}, learning rate x {FASTER}": {"epochs": LONGER, "rate": FASTER},
-    }.items():
-        other = variant(study, **changes)
-        names = [SECOND[name] for name in (*LOSSES, UNIFORM)]
-        results = {f"{name}, {words}": of_model(other, name) for name in names}
-        yield compared("soups", results, f"{names[0]}, {words}")
+def soups(study, epochs=1):
+    """The uniform soup beside its ingredients."""
+    other = variant(study, epochs)
+    names = [SECOND[name] for name in (*LOSSES, UNIFORM)]
+    results = {name + longer(epochs): of_model(other, name) for name in names}
+    return compared("soups", results, names[0] + longer(epochs))
+
+
+def longer(epochs):
+    """What a condition's name gets where its trainings have more epochs."""
+    return "" if epochs == 1 else f", iterations x {epochs}"
 
 
 def at_scales(words, name, search, model, dataset):
@@ -132,25 +125,43 @@ def at_scales(words, name, search, model, dataset):
     return compared("scales", results, f"{words}, scale 1 alone")
 
 
-def scales(study, real):
-    """Scales of a start that saw images of many sizes, of a training at one, and on photographs."""
-    models = {"start": study.start(LITE), "trained": study.train(SECOND["CosFace"])}
-    for words, model in models.items():
+def rendered_scales(study):
+    """Scales of a start that saw images of many sizes, and of a training at one."""
+    for words, model in start_and_trained(study):
         for name, dataset in study.data.test_sets.items():
             yield at_scales(f"{words}, rendered", name, study.search, model, dataset)
-        for size in PIXELS if real else ():
-            search = at_size(study, size).search
+
+
+def photographed_scales(study, real):
+    """The same of photographs."""
+    for size in PIXELS:
+        search = at_size(study, size).search
+        for words, model in start_and_trained(study):
             yield at_scales(f"{words}, {size} px", "photographs", search, model, photographs(real))
 
 
+def start_and_trained(study):
+    """The start of EfficientNet-Lite0 and its CosFace training, with words for each."""
+    return [("start", study.start(LITE)), ("trained", study.train(SECOND["CosFace"]))]
+
+
+def measured(study, real):
+    """Rows of mechanisms.csv."""
+    yield reversal(study)
+    yield soups(study)
+    yield from rendered_scales(study)
+    if real:
+        yield from photographed_scales(study, real)
+    yield reversal(study, LONGER)
+    yield soups(study, LONGER)
+
+
 def main(profile="city", real=None):
-    study = Study(profile)
     parts = []
-    for part in (reversal(study), soups(study), scales(study, real)):
-        for rows in part:
-            parts.append(rows)
-            pd.concat(parts).round(4).to_csv(OUT, index=False)
-            print(rows.to_string(index=False), flush=True)
+    for rows in measured(Study(profile), real):
+        parts.append(rows)
+        pd.concat(parts).round(4).to_csv(OUT, index=False)
+        print(rows.to_string(index=False), flush=True)
 
 
 if __name__ == "__main__":
