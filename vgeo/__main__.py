@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_data(each)
         size = "pixels of the square images, instead of the profile's"
         each.add_argument("--image-size", type=int, metavar="N", help=size)
-        repeat = "repeat every training N times: the ledger of claims then uses their spread"
+        repeat = "repeat every training N times: a verdict then needs them all to agree"
         each.add_argument("--seeds", type=int, metavar="N", help=repeat)
         weights = "start all backbones from ImageNet's weights, downloaded once"
         each.add_argument("--start", choices=["imagenet"], help=weights)

@@ -24,7 +24,6 @@ from vgeo.report.claims import (
     TOLERANCES,
     VERDICTS,
     Claim,
-    agreed,
     at_tolerances,
     by_family,
     difference_interval,
@@ -451,36 +450,6 @@ def test_the_counts_at_other_tolerances_are_of_all_rows():
         assert counts.loc[(family, 0.01, 5.0), "reproduced"] == (column == "reproduced").sum()
     sums = counts.sum(axis=1).groupby("family").unique()
     assert all(len(each) == 1 for each in sums)
-
-
-def test_a_verdict_that_another_machine_does_not_share_is_not_decidable(tmp_path):
-    ours = results({(2, "GRL"): 130, (1, "CosFace"): 70, (4, "baseline + GeoWarp"): 130})
-    theirs = results({(2, "GRL"): 70, (4, "baseline + GeoWarp"): 130})
-    here, there = ledger(ours, {"GRL training": 1.5}), ledger(theirs, {"GRL training": 3.0})
-    (tmp_path / "tables").mkdir()
-    there.sample(frac=1, random_state=0).to_csv(tmp_path / "tables" / "claims.csv", index=False)
-    both = ledger(ours, {"GRL training": 1.5}, other=tmp_path)
-    for text, before, after, other in (
-        (GRL, "reproduced", "not decidable", "contradicted"),
-        (LOSSES, "contradicted", "not decidable", "not decidable"),
-        ("GRL training", "reproduced", "not decidable", "contradicted"),
-    ):
-        assert set(rows(here, text)["verdict"]) == {before}
-        part = rows(both, text)
-        assert set(part["verdict"]) == {after}
-        assert set(part["reason"]) == {f"another machine's verdict: {other}"}
-        assert set(part["alpha 0.10"]) == {after}
-    shared = "Table 4: baseline + GeoWarp better"
-    assert set(rows(both, shared, metric="R@1")["verdict"]) == {"reproduced"}
-    assert both["effect"].equals(here["effect"]) and len(both) == len(here)
-    same = ledger(ours, {"GRL training": 1.5}, other=tmp_path / "none")
-    pd.testing.assert_frame_equal(same, here)
-
-
-def test_a_ledger_of_other_claims_is_refused():
-    table = ledger(results({}))
-    with pytest.raises(VgeoError, match="run the same commit there"):
-        agreed(table, table.iloc[1:])
 
 
 def test_about_the_same_at_another_alpha_takes_that_interval():

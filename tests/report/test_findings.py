@@ -186,7 +186,7 @@ def test_the_limits_are_computed(measured):
     queries, databases, training = limits(measured)
     assert queries == (
         "Queries: 300 on sf-xs, 300 on tokyo-xs and 300 on tokyo-night. "
-        "The 95 % interval of R@1 is ± 5, 5 and 5 points there."
+        "The 95 % interval of the baseline's R@1 is ± 5, 5 and 5 points there."
     )
     assert databases == (
         "Databases of sf-xs and tokyo-xs: 2,000 and 1,000 photos. Chance R@1 is 1.2 and 0.9 %."

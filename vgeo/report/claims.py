@@ -11,10 +11,8 @@ compares, and on those of the second family that stand for them (`rows.counterpa
 """
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -45,7 +43,6 @@ COLUMNS = [
     *TOLERANCES,
 ]
 RATIO = "ratio of times"  # the metric of a cost
-OTHER_MACHINE = "another machine's verdict"  # begins the reason for what two machines disagree on
 WORDS = {">": "better than", "=": "about the same as", "<=": "not better than"}
 
 Row = tuple[int, str]  # table and condition
@@ -148,7 +145,6 @@ def ledger(
     results: Mapping[int, Mapping],
     costs: Mapping[str, float] | None = None,
     absent: Mapping[str, str] | None = None,
-    other: str | os.PathLike | None = None,
 ) -> pd.DataFrame:
     """Every claim on every data set and metric, tested on our results in both families of rows.
 
@@ -160,8 +156,6 @@ def ledger(
         agree.
     costs : {name of a COSTS entry: measured ratio}.
     absent : {data set without results: why}.
-    other : results folder of the same study on another machine, see `agreed`. None, or a folder
-        that does not exist, changes nothing.
 
     Returns
     -------
@@ -214,44 +208,6 @@ def ledger(
     table = pd.DataFrame(rows, columns=COLUMNS).astype({"queries": "Int64", "seeds": "Int64"})
     for name in TOLERANCES:  # of costs and of what has no data
         table[name] = table[name].fillna(table["verdict"])
-    if other is None or not Path(other).exists():
-        return table
-    return agreed(table, pd.read_csv(Path(other) / "tables" / "claims.csv"))
-
-
-def agreed(ledger: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
-    """The ledger without the verdicts that another machine's ledger does not share.
-
-    Parameters
-    ----------
-    ledger, other : of the same study with the same seeds, on two machines.
-
-    Returns
-    -------
-    A copy of `ledger`. A claim or cost that is reproduced or contradicted, and has another verdict
-    in `other`, is "not decidable"; its reason names the other verdict. The same holds for the
-    columns of TOLERANCES.
-
-    Raises
-    ------
-    VgeoError
-        When `other` has not the same claims.
-    """
-    table, keys = ledger.copy(), ["claim", "family", "dataset", "metric"]
-    first, second = (
-        list(each[keys].fillna("").itertuples(index=False, name=None)) for each in (table, other)
-    )
-    if sorted(first) != sorted(second):
-        raise VgeoError("the other machine's ledger has other claims: run the same commit there")
-    place = dict(zip(second, range(len(second)), strict=True))
-    theirs = other.iloc[[place[each] for each in first]]
-    for column in [name for name in ("verdict", *TOLERANCES) if name in other]:
-        verdicts = theirs[column].to_numpy()
-        flips = table[column].isin(VERDICTS[:2]) & (table[column] != verdicts)
-        if column == "verdict":
-            reasons = pd.Series(verdicts, table.index).radd(f"{OTHER_MACHINE}: ")
-            table["reason"] = table["reason"].mask(flips, reasons)
-        table[column] = table[column].mask(flips, "not decidable")
     return table
 
 

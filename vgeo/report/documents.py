@@ -27,13 +27,14 @@ from vgeo.study.folders import clone
 
 RELEASED = "results/city"
 # what benchmarks/machines.py and benchmarks/real.py write
-MACHINES, RUNS, REAL = (
-    f"benchmarks/results/{name}.csv" for name in ("machines", "machine_runs", "real_signs")
+MACHINES, FLIPS, RUNS, REAL = (
+    f"benchmarks/results/{name}.csv"
+    for name in ("machines", "machine_verdicts", "machine_runs", "real_signs")
 )
 # what benchmarks/city.py writes
 POSES, BRIGHTNESS = (f"benchmarks/results/city_{name}.csv" for name in ("poses", "brightness"))
 MECHANISMS = "benchmarks/results/mechanisms.csv"  # what benchmarks/mechanisms.py writes
-KINDS = {"bf16": "with bfloat16", "fp32": "without bfloat16"}  # of machines, by their precision
+KINDS = {"bf16": "with bfloat16", "float32": "without bfloat16"}  # of machines, by their precision
 STEPS = {  # kinds of the cache's folders, in the words of a page
     "data": "rendering",
     "pooled": "pooled features, for whitened heads and class means",
@@ -125,12 +126,13 @@ def _expected(root: Path) -> str:
 
 def _machines(root: Path) -> str:
     """The largest difference of each table between two machines."""
-    table, runs = _read(root, MACHINES), _read(root, RUNS)
-    if table is None or runs is None:
+    table, flips, runs = (_read(root, name) for name in (MACHINES, FLIPS, RUNS))
+    if table is None or flips is None or runs is None:
         return "The two kinds of machine have not been compared for this release."
     commits = [str(commit)[:12] for commit in runs["commit"].unique()]
     both = "; ".join(f"{row.processor} ({row.precision})" for row in original.rows_of(runs))
-    return f"{both}; commit {', '.join(commits)}.\n\n{markdown(table)}"
+    told = f"{len(flips)} verdicts differ (`{FLIPS}`): they are not decidable."
+    return f"{both}; commit {', '.join(commits)}. {told}\n\n{markdown(table)}"
 
 
 def _real(root: Path) -> str:

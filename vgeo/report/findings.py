@@ -62,7 +62,12 @@ CHANGES = (
     Change(
         "GeoWarp's re-ranking", ("5.2",), {"": "Table 4: baseline + GeoWarp better than baseline"}
     ),
-    Change("backbone", ("6.1",), {"": "Table 5: EffV2s better than baseline"}),
+    # by night the original's row has the brightness filter too
+    Change(
+        "backbone (by night with the filter)",
+        ("6.1",),
+        {"": "Table 5: EffV2s better than baseline"},
+    ),
     Change(
         "soups and ensembles",
         ("7.1.3", "7.2.1"),
@@ -132,7 +137,10 @@ def limits(results: str | os.PathLike) -> list[str]:
         shown = original.rows_of(table[_is(table, condition="CosFace", metric="R@1")].dropna())
         queries = _listed([f"{int(row.queries)} on {row.dataset}" for row in shown])
         widths = _listed([f"{(row.ci_high - row.ci_low) / 2:.0f}" for row in shown])
-        lines.append(f"Queries: {queries}. The 95 % interval of R@1 is ± {widths} points there.")
+        lines.append(
+            f"Queries: {queries}. The 95 % interval of the baseline's R@1 is ± {widths} points "
+            "there."
+        )
     if (table := _read(folder, "data_sets")) is not None:
         tests = table[~table["dataset"].str.endswith(" val")]
         counts = _listed([f"{count:,}" for count in tests["database"]])

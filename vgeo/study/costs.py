@@ -96,7 +96,12 @@ def measure_costs(evaluations: Evaluations, cache: Cache) -> dict[str, float]:
         (folder / "costs.json").write_text(json.dumps(ratios))
 
     hashes = [evaluations.descriptions.hash(model.weights) for model in models.values()]
-    recipe = {"models": hashes, "dataset": dataset.name, "machine": machine()}
+    recipe = {
+        "models": hashes,
+        "photos": [dataset.queries.fingerprint, dataset.database.fingerprint],
+        "sizes": [profile.image_size, size],
+        "machine": machine(),
+    }
     code = ("vgeo.retrieval.rerank", "vgeo.retrieval.search")
     folder = cache.step("costs", "measure costs", recipe, make, code, together=True)
     return json.loads((folder / "costs.json").read_text())

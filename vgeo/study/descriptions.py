@@ -17,6 +17,7 @@ from vgeo.study.data import Data
 from vgeo.study.profiles import Profile
 
 CODE = ("vgeo.retrieval.describe",)
+VALIDATION_CODE = (*CODE, "vgeo.retrieval.search", "vgeo.retrieval.metrics")
 
 
 class Descriptions:
@@ -78,6 +79,15 @@ class Descriptions:
         val = self.data.val
         database, queries = (self.describe(model, photos) for photos in (val.database, val.queries))
         return recall(first_hit(search(database, queries, 1)[0], val.positives), 1)
+
+    def validation(self) -> dict:
+        """What `validate` depends on beside the model and VALIDATION_CODE, for recipes."""
+        val = self.data.val
+        return {
+            "val": [val.queries.fingerprint, val.database.fingerprint],
+            "val_size": self.profile.test_size,
+            "radius": self.profile.testing.radius,
+        }
 
     def hash(self, weights: Path) -> str:
         """`weights_hash` of a file, computed again when the file has changed."""

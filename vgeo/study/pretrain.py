@@ -316,7 +316,8 @@ def _from_teachers(cache: Cache, paths: list[str], out: Path) -> tuple[dict, Mak
 
     def make(evaluate: Evaluate, checkpoint: Path) -> tuple[GeoModel, list[dict]]:
         code = ("vgeo.study.imitate", "vgeo.city.write")
-        recipe = {name: made_of[name] for name in ("streets", "quarters", "lessons", "teachers")}
+        names = ("streets", "quarters", "lessons", "teachers", "precision", "device")
+        recipe = {name: made_of[name] for name in names}
         folder = cache.step("lessons", "lessons of two teachers", recipe, lessons, code)
         training = PUPIL_SIZE, PUPIL_ITERATIONS, TEACHING.seed
         every = CHECK_EVERY["efficientnet_v2_s"]

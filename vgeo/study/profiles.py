@@ -130,7 +130,7 @@ def _numbers(profile: Profile) -> Iterator[tuple[str, float, type]]:
 
 # The local features of GeoWarp come from the stage whose map is nearest to its 15 x 15 grid: all
 # stages, stride 32, make 16 x 16 of the original's 512 pixels. Of 96 pixels they make 3 x 3 without
-# any geometry, so smoke and city take stride 8, which is 12 x 12. These stages lie in the frozen
+# any geometry, so smoke and city take stride 8: 8 x 8 and 12 x 12. These stages lie in the frozen
 # trunk, so the regression is trained beside a finished extractor, `alone` so many iterations.
 # Whitened heads put unrelated photos at a distance of some sqrt(2) = 1.41 from each other: near is
 # what is nearer.

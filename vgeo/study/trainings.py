@@ -24,7 +24,7 @@ from vgeo.photos.tables import Photos
 from vgeo.retrieval.describe import describe, stored_batch
 from vgeo.study.cache import Cache, seconds_of
 from vgeo.study.data import Data
-from vgeo.study.descriptions import Descriptions, load
+from vgeo.study.descriptions import VALIDATION_CODE, Descriptions, load
 from vgeo.study.profiles import Profile
 from vgeo.study.rows import ABLATIONS, LITE, LOSSES, SOUPS, TRAININGS, TrainingRow
 from vgeo.training.batches import batches, by_class, live_views
@@ -275,11 +275,10 @@ class Trainings:
 
     def greedy(self, ingredients: tuple[str, ...] = LOSSES, seed: int = 0) -> list[str]:
         """The ingredients that the greedy soup keeps, chosen by validation R@1."""
-        val, models = self.data.val, [self.train(name, seed) for name in ingredients]
-        recipe = {
+        models = [self.train(name, seed) for name in ingredients]
+        recipe = self.descriptions.validation() | {
             "ingredients": [self.descriptions.hash(model.weights) for model in models],
             "names": ingredients,
-            "val": [val.queries.fingerprint, val.database.fingerprint],
         }
 
         def score(names: list[str]) -> float:
@@ -291,7 +290,7 @@ class Trainings:
 
         label = f"choose the greedy soup of {', '.join(ingredients)}"
         label += f", seed {seed}" if seed else ""
-        code = ("vgeo.models.soups", "vgeo.retrieval.describe", "vgeo.retrieval.search")
+        code = ("vgeo.models.soups", *VALIDATION_CODE)
         folder = self.cache.step("soups", label, recipe, make, code, together=True)
         return json.loads((folder / "names.json").read_text())
 
@@ -312,14 +311,14 @@ class Trainings:
     ) -> TrainedModel:
         """A training of the extractor, with a technique's layers beside it where there is one."""
         recipe, start = self._recipe(row, seed), self.start(row.backbone)
-        classes, val = self.data.classes, self.data.val
-        made_of = recipe.as_dict() | {
+        classes = self.data.classes
+        made_of = recipe.as_dict() | self.descriptions.validation()
+        made_of |= {
             "start": self.descriptions.hash(start.weights),
             "train": [classes.photos.fingerprint, classes.count],
-            "val": [val.queries.fingerprint, val.database.fingerprint],
             "device": device().type,
         }
-        code: tuple[str, ...] = ("vgeo.training.loop", "vgeo.training.batches")
+        code = ("vgeo.training.loop", "vgeo.training.batches", *VALIDATION_CODE)
         rate, target, centres = None, None, None
         if recipe.class_means:
             path = self.centres(row.backbone)
