@@ -33,6 +33,9 @@ def main(arguments: list[str] | None = None) -> None:
             options.call(options)
     except VgeoError as error:
         sys.exit(f"vgeo: {error}")
+    except BrokenPipeError:  # such as `| head`, which has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:
         reason = f"{error.filename or 'a file'}: {error.strerror or error}"
         advice = "free some space, or correct the folder or its permissions"

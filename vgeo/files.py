@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from vgeo.errors import VgeoError
+
 PACKAGE = Path(__file__).parent
 WITHOUT_EFFECT = {"vgeo.errors"}  # modules whose code changes messages, never results
 
@@ -32,6 +34,16 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: str | os.PathLike[str], advice: str) -> None:
+    """Raises VgeoError with the advice unless a file or folder of this path could be made."""
+    folder = Path(path).absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        reason = "can't be written to" if folder.is_dir() else "is no folder"
+        raise VgeoError(f"{path}: {folder} {reason}: {advice}")
 
 
 def write(path: str | os.PathLike[str], content: str | bytes) -> None:

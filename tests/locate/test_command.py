@@ -131,7 +131,9 @@ def test_a_confidence_in_words(confidence, words):
     assert in_words(confidence) == f"within 25 m: {words}"
 
 
-def test_errors_are_one_line_before_any_work(tmp_path, make_street, cache_home, refused):
+def test_errors_are_one_line_before_any_work(
+    tmp_path, make_street, cache_home, refused, monkeypatch
+):
     photos = make_street(tmp_path / "photos", range(2))
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff no more")
@@ -155,6 +157,15 @@ def test_errors_are_one_line_before_any_work(tmp_path, make_street, cache_home, 
     ]:
         out = {} if len(arguments) > 3 else {"out": tmp_path / "out"}
         refused(lambda a=arguments, out=out: locate(*a, **out), words)
+    own = photos / "locations.csv"
+    own.write_text("file,lat,lon\n001.jpg,37.77,-122.42\n")
+    refused(lambda: locate(photos, [query], out=photos), f"{own}: lists photos", "give --out")
+    refused(lambda: locate(photos, [query], out=query), "locations.csv: ", "001.jpg is no folder")
+    for file, words in ((query, "001.jpg: is no index"), (query / "x", "001.jpg is no folder")):
+        refused(lambda f=file: locate(photos, [], out=tmp_path / "out", index_file=f), words)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: path != tmp_path)
+        refused(lambda: locate(photos, [query], out=tmp_path / "out"), "can't be written to")
     assert not list(cache_home.iterdir()) and not (tmp_path / "out").exists()
     with pytest.raises(SystemExit, match=r"^vgeo: .*none: there is no such folder of photos.*"):
         main(["locate", str(none), str(query)])

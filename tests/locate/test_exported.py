@@ -1,6 +1,7 @@
 """An index that was written to one file answers as the photos' own folder does."""
 
 import json
+import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -89,12 +90,33 @@ def test_another_model_and_other_files_are_refused(tmp_path, make_street, model,
     with closing(sqlite3.connect(shutil.copy(tmp_path / "good", tmp_path / "fewer"))) as connection:
         connection.execute("DELETE FROM photos WHERE key = ?", (b"1",))
         connection.commit()
-    for name in ("other", "cut", "fewer"):
+    for name, change in (("short", "points = x'00'"), ("none", "points = NULL")):
+        with closing(sqlite3.connect(shutil.copy(tmp_path / "good", tmp_path / name))) as edited:
+            edited.execute(f"UPDATE photos SET {change} WHERE key = ?", (b"1",))
+            edited.commit()
+    with closing(sqlite3.connect(shutil.copy(tmp_path / "good", tmp_path / "zone"))) as edited:
+        edited.execute("UPDATE about SET json = json_set(json, '$.zone', 99)")
+        edited.commit()
+    for name in ("other", "cut", "fewer", "short", "none", "zone"):
         refused(
             lambda n=name: ExportedIndex(tmp_path / n, model, 64),
             f"{name}: is no index of vgeo locate, or is damaged",
             "make it again with --index",
         )
+
+
+def test_names_are_never_paths_of_this_machine(tmp_path, make_street, model):
+    """A file from elsewhere names a photo of ours: it is not opened, so it is on no map."""
+    photos = make_street(tmp_path / "photos", range(2))
+    os.rename(photos / "001.jpg", os.fsencode(photos) + b"/caf\xe9.jpg")
+    export(Index(read_photos(photos), model, 64), tmp_path / "x.vgeo", "resnet18 64 px")
+    names = ExportedIndex(tmp_path / "x.vgeo", model, 64).photos.names
+    assert names == ["000.jpg", "caf\\udce9.jpg"]
+    with closing(sqlite3.connect(tmp_path / "x.vgeo")) as connection:
+        connection.execute("UPDATE places SET name = ?", (str(photos / "000.jpg"),))
+        connection.commit()
+    paths = ExportedIndex(tmp_path / "x.vgeo", model, 64).photos.paths
+    assert len(paths) == 2 and not any(map(os.path.exists, paths))
 
 
 @pytest.mark.parametrize("kind", ["names", "csv"])

@@ -146,6 +146,22 @@ def test_damaged_photos_are_looked_for_in_their_own_batch(tmp_path, make_street,
     assert sorted(looked_at) == expected
 
 
+def test_a_photo_that_changes_while_others_are_described(tmp_path, make_street, model, monkeypatch):
+    """Its description is that of the file as it was. What is gone by then answers all the same."""
+    photos, describe_all = make_street(tmp_path / "photos", range(3)), Index._describe
+
+    def change(index, *arguments):
+        describe_all(index, *arguments)
+        os.utime(photos / "001.jpg", (1, 1))
+        (photos / "002.jpg").unlink()
+
+    whole = read_photos(photos)
+    before = Index(whole, model, 64, tmp_path / "other")
+    monkeypatch.setattr(Index, "_describe", change)
+    index = Index(whole, model, 64, tmp_path / "cache")
+    np.testing.assert_array_equal(index.descriptors, before.descriptors)
+
+
 def test_what_stops_the_store_is_no_damaged_photo(tmp_path, make_street, model, monkeypatch):
     def full(*_):
         raise VgeoError("the disk is full")

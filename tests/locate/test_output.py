@@ -134,6 +134,15 @@ def test_a_map_of_some_of_the_answers(located, tmp_path):
     assert len(Page(text).all("article")) == 1 and "1 located photo among" in text
 
 
+def test_a_photo_that_can_not_be_opened_any_more_keeps_no_answer_back(located, tmp_path):
+    _, index, answers, table = located
+    (tmp_path / "gone.jpg").touch()
+    table = table.assign(file=str(tmp_path / "gone.jpg"))
+    write_map(tmp_path / "map.html", index, table, answers, EXPLANATION)
+    text = (tmp_path / "map.html").read_text()
+    assert len(Page(text).all("article")) == 4 and text.count("data:image/gif") == 1
+
+
 def test_a_thumbnail_keeps_the_proportions(tmp_path, make_photos):
     paths = make_photos(
         tmp_path, [552_000.0, 552_010.0, 552_020.0], size=[(320, 200), (40, 36), (900, 2)]

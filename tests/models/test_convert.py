@@ -208,6 +208,9 @@ def test_open_model(tmp_path, refused):
         assert not opened.training
     save_weights(Regression(), tmp_path / "d.safetensors", {})
     refused(lambda: open_model(tmp_path / "d.safetensors"), "d.safetensors", "holds no model known")
+    for text, words in (("[]", "damaged"), ('{"a', "damaged"), ('{"image_size": "9"}', "is '9'")):
+        (tmp_path / "b.json").write_text(text)
+        refused(lambda: open_model(tmp_path / "b.safetensors"), "b.json: ", words)
 
 
 def test_a_backbone_that_others_do_not_have(tmp_path):

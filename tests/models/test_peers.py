@@ -6,6 +6,7 @@ up: it calls torch.hub and the Hugging Face Hub as the real code does, on a tiny
 
 import pickle
 import sys
+from unittest.mock import Mock
 from urllib.error import URLError
 
 import numpy as np
@@ -236,8 +237,9 @@ def test_consent(name, tmp_path, refused, monkeypatch):
     monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
     refused(lambda: open_peer(name), name, PEERS[name].repository, "--yes")
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr("builtins.input", lambda question: "")
-    refused(lambda: open_peer(name), name, "was not run")
+    for answer in ({"return_value": ""}, {"side_effect": EOFError}):  # Enter, Ctrl-D
+        monkeypatch.setattr("builtins.input", Mock(**answer))
+        refused(lambda: open_peer(name), name, "was not run")
     assert not mark.exists()
     monkeypatch.setattr("builtins.input", lambda question: "y")
     open_peer(name)

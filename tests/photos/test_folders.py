@@ -27,6 +27,21 @@ def test_images_are_listed_at_any_depth(tmp_path, refused):
     refused(lambda: photo_files(none), none, "can't be listed")
 
 
+@pytest.mark.parametrize("inside", ["", "x/y"])
+def test_links_between_two_folders_are_a_loop(tmp_path, refused, inside):
+    a, b = tmp_path / "a", tmp_path / "b"
+    for folder in (a / inside, b):
+        folder.mkdir(parents=True, exist_ok=True)
+    (a / "0.jpg").touch()
+    (a / inside / "b").symlink_to(b)
+    assert len(photo_files(str(a))[0]) == 1
+    (b / "a").symlink_to(a)
+    refused(lambda: photo_files(str(a)), a / inside / "b" / "a", "leads back")
+    (b / "a").unlink()
+    (b / "top").symlink_to("/")
+    refused(lambda: photo_files(str(a)), a / inside / "b" / "top", "leads back")
+
+
 @pytest.mark.parametrize(
     "name, kind",
     [

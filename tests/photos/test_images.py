@@ -57,21 +57,23 @@ def test_every_kind_of_image_becomes_rgb(tmp_path):
     assert pixels(tmp_path / "palette.png").tolist() == [[[255, 255, 255], [40, 50, 60]]]
 
 
-@pytest.mark.parametrize("orientation, turn", [(1, 0), (3, 2), (6, -1), (8, 1)])
-def test_photos_stand_upright(tmp_path, orientation, turn):
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("orientation, turn", [(1, 0), (3, 2), (6, -1), (8, 1), (9, 0)])
+def test_photos_stand_upright(tmp_path, orientation, turn, suffix):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     stored = np.zeros((20, 30, 3), np.uint8)
     stored[:10, :15] = 255, 0, 0
-    Image.fromarray(stored).save(tmp_path / "x.png", exif=exif)
+    file = tmp_path / f"x{suffix}"
+    Image.fromarray(stored).save(file, exif=exif)
     upright = np.rot90(stored, turn)
-    assert (pixels(tmp_path / "x.png") == upright).all()
-    assert image_shape(tmp_path / "x.png") == upright.shape[:2]
-    small = pixels(tmp_path / "x.png", 10)
+    assert (pixels(file) == upright).all()
+    assert image_shape(file) == upright.shape[:2]
+    small = pixels(file, 10)
     assert small[2, 2].tolist() == upright[4, 5].tolist()
     assert small[7, 7].tolist() == upright[15, 15].tolist()
     Image.fromarray(upright).save(tmp_path / "y.png")
-    [(_, batch)] = load_batches([tmp_path / "x.png", tmp_path / "y.png"], 2, None)
+    [(_, batch)] = load_batches([file, tmp_path / "y.png"], 2, None)
     assert torch.equal(batch[0], batch[1])
 
 
@@ -125,6 +127,24 @@ def test_unreadable_images(tmp_path, refused, monkeypatch):
     check_images([good, tmp_path / "good.png", tmp_path / "whole.bmp"])
     monkeypatch.setattr("vgeo.photos.images.MOST_PIXELS", 63)
     refused(lambda: load_image(tmp_path / "whole.bmp"), "whole.bmp", "too many pixels (8 x 8)")
+
+
+def test_an_odd_orientation_is_none(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    short, undefined = b"\x00\x03\x00\x00\x00\x01\x00\x06", b"\x00\x07\x00\x00\x00\x01\x06\x00"
+    written = exif.tobytes().replace(short, undefined)
+    Image.new("RGB", (30, 20)).save(tmp_path / "x.jpg", exif=written)
+    assert Image.open(tmp_path / "x.jpg").getexif()[ExifTags.Base.Orientation] == b"\x06"
+    assert image_shape(tmp_path / "x.jpg") == load_image(tmp_path / "x.jpg").shape[1:] == (20, 30)
+
+
+def test_postscript_is_no_photo_and_is_not_run(tmp_path, refused, monkeypatch):
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", pytest.fail)
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.eps")
+    photo = (tmp_path / "x.eps").rename(tmp_path / "x.jpg")
+    for read in (load_image, image_shape):
+        refused(partial(read, photo), photo, "is not an image")
 
 
 def test_the_thumbnail_of_a_raw_file_is_no_photo(tmp_path, refused):

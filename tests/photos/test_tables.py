@@ -39,7 +39,13 @@ def test_csv_forms_equal_the_names(tmp_path, make_photos):
     photos = read_photos(tmp_path / "names")
     table = photos.table
     assert list(table.columns) == ["path", "utm_east", "utm_north", "heading", "month"]
-    assert [str(kind) for kind in table.dtypes] == ["str", "float64", "float64", "float32", "int32"]
+    assert [str(kind) for kind in table.dtypes] == [
+        "object",
+        "float64",
+        "float64",
+        "float32",
+        "int32",
+    ]
     assert len(photos) == 30 and (table["month"] == 201704).all()
     assert photos.paths == sorted(photos.paths)
     assert (photos.root, photos.zone, photos.south) == (str(tmp_path / "names"), 10, False)
@@ -316,6 +322,30 @@ def test_answers_and_tables_of_other_programs_are_no_lists(tmp_path, make_photos
     refused(lambda: read_photos(tmp_path / "locations.csv"), "holds answers of vgeo locate")
     (tmp_path / "mine.csv").write_text("file,lat,lon\np000.jpg,37.8,-122.4\n")
     assert len(read_photos(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["Stra\xdfe;lat;lon\n1;2;3\n".encode("cp1252"), b"Date,Text,Amount,Date\n1,2,3,4\n", None],
+)
+def test_any_table_of_another_program_leaves_the_photos_alone(tmp_path, make_photos, content):
+    make_photos(tmp_path, [(37.77, -122.42)] * 2, kind="exif")
+    table = tmp_path / "Ausgaben.csv"
+    table.write_bytes(content) if content else table.mkdir()
+    assert len(read_photos(tmp_path)) == 2
+
+
+def test_exiftool_writes_paths_and_bare_names(tmp_path):
+    """The path counts. Where it is of another folder, the name does."""
+    for name in ("deep/a.jpg", "a.jpg", "b.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "list.csv").write_text(
+        "SourceFile,FileName,GPSLatitude,GPSLongitude\n"
+        "./deep/a.jpg,a.jpg,37.77,-122.42\nalbum/b.jpg,b.jpg,37.77,-122.42\n"
+    )
+    found = {os.path.relpath(path, tmp_path) for path in read_photos(tmp_path).paths}
+    assert found == {"b.jpg", "deep/a.jpg"}
 
 
 def test_one_odd_photo_among_good_ones_is_skipped(tmp_path, make_photos, refused):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vgeo.errors import VgeoError, say, show
+from vgeo.files import check_writable
 from vgeo.locate.confidence import percent
 from vgeo.locate.exported import ExportedIndex, export, is_exported
 from vgeo.locate.index import RADIUS, SHORTLIST, SHOWN, Index, open_describer
@@ -23,6 +24,8 @@ from vgeo.locate.output import (
 )
 from vgeo.photos.folders import photo_files, refuse
 from vgeo.photos.images import unreadable
+from vgeo.photos.lists import is_list
+from vgeo.photos.names import check_degrees
 from vgeo.photos.tables import Photos, read_photos
 
 
@@ -70,10 +73,15 @@ def locate(
         raise VgeoError("near and radius say together where to search: give both or neither")
     if radius is not None and not 0 < radius < math.inf:
         raise VgeoError(f"radius {radius:g}: is no distance: give metres above 0")
+    if near:
+        check_degrees(*near, f"near {near[0]:.9g},{near[1]:.9g}")
+    if not queries and index_file is None:
+        raise VgeoError("no query: give a photo, or a folder of photos, whose place is asked for")
+    _check_outputs(Path(out), index_file)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd values in the photos' headers
         describer = open_describer(weights, model, yes)
-        paths, skipped = _queries(list(map(os.fspath, queries)), strict, index_file is None)
+        paths, skipped = _queries(list(map(os.fspath, queries)), strict)
 
         def keep(known: Photos) -> Photos:
             return known.within(*near, radius) if near and radius else known
@@ -85,6 +93,7 @@ def locate(
             index = Index(
                 keep(read_photos(photos, strict=strict)), *describer, cache, strict=strict
             )
+        write_skipped(Path(out) / "skipped.csv", index.skipped)
         seconds = time.perf_counter() - start
         where = f" within {radius:g} m of {near[0]:.9g},{near[1]:.9g}" if near else ""
         count = len(index.photos) + len(index.skipped)
@@ -100,7 +109,6 @@ def locate(
             size = os.path.getsize(index_file) / 1e6
             say(f"written: {index_file}, the index of {len(index.photos)} photos, {size:.1f} MB")
         if not queries:
-            write_skipped(Path(out) / "skipped.csv", index.skipped)
             return document(index, index.calibrate()[1], index.skipped, [])
         return _answer(index, paths, skipped, Path(out), strict, k)
 
@@ -138,12 +146,24 @@ def _answer(
     return document(index, explanation, index.skipped | skipped, found)
 
 
-def _queries(queries: list[str], strict: bool, needed: bool) -> tuple[list[str], dict[str, str]]:
+def _check_outputs(out: Path, index_file) -> None:
+    """Raises VgeoError where the answers or the index can't be written, or would replace a file of
+    the user's own.
+    """
+    table = out / "locations.csv"
+    check_writable(table, "give another folder as --out")
+    if table.is_file() and is_list(os.fspath(table)):
+        raise VgeoError(f"{table}: lists photos, and the answers would replace it: give --out")
+    if index_file is not None:
+        check_writable(index_file, "give another file as --index")
+        if os.path.exists(index_file) and not is_exported(index_file):
+            raise VgeoError(f"{index_file}: is no index: give another file as --index")
+
+
+def _queries(queries: list[str], strict: bool) -> tuple[list[str], dict[str, str]]:
     """The photos that queries name, and {path: why} of those that can't be read."""
-    if not (queries or needed):
-        return [], {}
     if not queries:
-        raise VgeoError("no query: give a photo, or a folder of photos, whose place is asked for")
+        return [], {}
     paths: list[str] = []
     skipped: dict[str, str] = {}
     for query in queries:

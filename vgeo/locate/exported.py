@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vgeo.errors import VgeoError
+from vgeo.errors import VgeoError, printable
 from vgeo.files import replacing
 from vgeo.locate.confidence import Calibration
 from vgeo.locate.index import BATCH, SHORTLIST, Index
@@ -32,7 +32,7 @@ def export(index: Index, path: FilePath, name: str) -> None:
     """Writes an index to one file (SQLite), which `ExportedIndex` reads.
 
     The file holds the photos' names, positions, headings, months and descriptions, the model's
-    identity, and the calibration. It holds no photo and no path.
+    identity, and the calibration. It holds no photo. Names are relative to the photos' folder.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def export(index: Index, path: FilePath, name: str) -> None:
         "calibration": calibration and asdict(calibration),
         "explanation": explanation,
     }
-    table = index.photos.table.assign(name=index.photos.names)
+    table = index.photos.table.assign(name=[printable(name) for name in index.photos.names])
     rows = table[["name", *list(COLUMNS)[1:]]].astype(object).values.tolist()
     try:
         with replacing(path) as temporary:
@@ -115,12 +115,17 @@ class ExportedIndex(Index):
             self.store.read_also(Path(path))
             ((text,),) = self.store.connection.execute("SELECT json FROM kept.about")
             rows = self.store.connection.execute("SELECT * FROM kept.places").fetchall()
+            lengths = "SELECT DISTINCT length(points) FROM kept.photos"
+            if len(self.store.connection.execute(lengths).fetchall()) > 1:
+                raise ValueError("photos have different numbers of points")
             self.about: dict[str, Any] = json.loads(text)
             made_with, name = self.about["model"], self.about["name"]
             if made_with == made_here:
                 table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
-                table["path"] = [os.path.join(path, file) for file in table["path"]]
+                table["path"] = [f"{os.fspath(path)}/{file}" for file in table["path"]]
                 zone, south = self.about["zone"], self.about["south"]
+                if zone not in (None, *range(1, 61)):
+                    raise ValueError(f"UTM zone {zone}")
                 photos = Photos(table, os.fspath(path), zone, south)
                 self._hold(photos, [_key(row) for row in range(len(photos))])
         except (sqlite3.Error, LookupError, TypeError, ValueError) as error:

@@ -70,7 +70,8 @@ class Answers:
     similarity : float32 (Q, K), descending, at most 1: of `vgeo.models.xfeat.similarity`; for a
         published model the inner product of the descriptors.
     features : float64 (Q, 4), what the confidence is computed from. The similarity of the first
-        match; its lead over the best match more than RADIUS away from it; the share of the first
+        match; its lead over the best match more than RADIUS away from it, or, where all are nearer,
+        over the last match; the share of the first
         SHOWN matches within RADIUS of it; how far the query's brightness is from the median of the
         index's photos, as the absolute difference of their logarithms.
     xy : float64 (Q, 2), the answers: UTM east and north, metres.
@@ -137,7 +138,7 @@ class Index:
     xy : float64 (N, 2), the photos' UTM east and north, metres.
     descriptors : float32 (N, D).
     light : the median logarithm of 1 + the brightness, 0 to 255, of the photos.
-    described : how many of the photos were not described yet.
+    described : how many photos, queries and changed copies were described so far.
 
     Raises
     ------
@@ -162,11 +163,12 @@ class Index:
         readable = photos.take([path not in unreadable for path in photos.paths])
         if not len(readable):
             refuse(unreadable, len(photos))
-        self._hold(readable, [photo_key(path) for path in readable.paths])
+        self._hold(readable, [self._seen[path] for path in readable.paths])
 
     def _describe_with(self, model: GeoModel | Peer, size: int, shortlist: int) -> None:
         """Sets what describes photos. `recipe`: JSON values that differ where descriptions can."""
         self.size, self.shortlist, self.described = size, shortlist, 0
+        self._seen: dict[str, bytes] = {}  # the key of each photo when it was described
         self.model = model.to(device()).eval()
         self.recipe: dict[str, Any] = {"size": size}
         self.network: GeoModel | Peer = self.model
@@ -191,7 +193,7 @@ class Index:
     def locate(self, paths: Sequence[str]) -> Answers:
         """The answers for photos, which are described first. One that can't be read is refused."""
         self.describe(paths, "queries")
-        return self._answers([photo_key(path) for path in paths])
+        return self._answers([self._seen[path] for path in paths])
 
     def describe(
         self, paths: Sequence[str], label: str = "photos", strict: bool = True
@@ -219,6 +221,7 @@ class Index:
             except OSError as error:
                 bad[path] = why(unreadable_image(path, error), path)
             else:
+                self._seen[path] = photo
                 if photo not in self.store:
                     missing[path] = photo
         if strict:

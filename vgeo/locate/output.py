@@ -14,7 +14,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from vgeo.errors import printable
+from vgeo.errors import VgeoError, printable
 from vgeo.files import write
 from vgeo.locate.confidence import Calibration, percent
 from vgeo.locate.index import SHOWN, Answers, Index
@@ -175,8 +175,11 @@ def write_map(
 
     def photo(file):
         if file not in photos:
-            there = os.path.isfile(file)  # an index that was handed on comes without photos
-            photos[file] = {"id": f"p{len(photos)}"} | (thumbnail(file) if there else BLANK)
+            try:
+                small = thumbnail(file)
+            except VgeoError:  # gone since, or of an index that was handed on without photos
+                small = BLANK
+            photos[file] = {"id": f"p{len(photos)}"} | small
         return {"photo": photos[file], "name": printable(os.path.basename(file))}
 
     places, paths = [], index.photos.paths

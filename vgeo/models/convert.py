@@ -123,9 +123,20 @@ def open_model(path: str | PathLike) -> tuple[GeoModel, int | None]:
     path = Path(path)
     if path.suffix != ".safetensors":
         return read_pth(path).model, None
-    state, recipe = read_weights(path), path.with_suffix(".json")
-    size = json.loads(recipe.read_text()).get("image_size") if recipe.exists() else None
-    return _model(state, path, state), size
+    state, beside = read_weights(path), path.with_suffix(".json")
+    return _model(state, path, state), _image_size(beside) if beside.exists() else None
+
+
+def _image_size(recipe: Path) -> int | None:
+    """The image side that a recipe names. Raises VgeoError where it can't be one."""
+    try:
+        content = json.loads(recipe.read_text(encoding="utf-8"))
+        size = content.get("image_size")
+    except (ValueError, AttributeError) as error:
+        raise VgeoError(f"{recipe}: is damaged ({error}): copy it again or remove it") from error
+    if size is not None and (type(size) is not int or size < 1):
+        raise VgeoError(f"{recipe}: image_size is {size!r}: give a whole number of pixels")
+    return size
 
 
 def convert(path: str | PathLike, folder: str | PathLike) -> list[str]:

@@ -270,7 +270,11 @@ def _consent(name: str, source: Repository, yes: bool) -> None:
     if not sys.stdin.isatty():
         raise VgeoError(f"{what}: say --yes to let it run")
     print(f"vgeo: {what} (commit {source.commit}).", file=sys.stderr)
-    if input("Run it? [y/N] ").strip().lower() not in ("y", "yes"):
+    try:
+        answer = input("Run it? [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
         raise VgeoError(f"{name}: its code was not run: use a model without foreign code")
 
 

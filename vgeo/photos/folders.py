@@ -48,7 +48,7 @@ def photo_files(folder: str) -> tuple[list[str], dict[str, str]]:
         unread += [os.path.join(parent, name) for name in folders if _of_other_programs(name)]
         folders[:] = [name for name in folders if not _of_other_programs(name)]
         for link in filter(os.path.islink, (os.path.join(parent, name) for name in folders)):
-            if f"{os.path.realpath(parent)}/".startswith(f"{os.path.realpath(link)}/"):
+            if _leads_back(link, folder):
                 raise VgeoError(f"{link}: leads back to a folder that it lies in: remove the link")
         for name in names:
             path, lower = os.path.join(parent, name), name.lower()
@@ -64,6 +64,18 @@ def photo_files(folder: str) -> tuple[list[str], dict[str, str]]:
             "give these names, rename those that hold photos"
         )
     return sorted(paths), left_out
+
+
+def _leads_back(link: str, top: str) -> bool:
+    """Whether a link leads to a folder that was walked through from `top` on, or to one above."""
+    target = os.path.join(os.path.realpath(link), "")
+    above = os.path.dirname(link)
+    while True:
+        if os.path.join(os.path.realpath(above), "").startswith(target):
+            return True
+        if len(above) <= len(top):
+            return False
+        above = os.path.dirname(above)
 
 
 def _of_other_programs(folder: str) -> bool:

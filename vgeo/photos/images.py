@@ -46,6 +46,9 @@ def open_image(path: FilePath, formats: tuple[str, ...] | None = None) -> Image.
     if reason := undecodable(path):
         image.close()
         raise UnidentifiedImageError(reason)
+    if image.format == "EPS":  # Pillow would run Ghostscript on it
+        image.close()
+        raise UnidentifiedImageError("is PostScript, a program")
     if image.width * image.height > MOST_PIXELS:
         image.close()
         raise Image.DecompressionBombError(f"{image.width} x {image.height}")
@@ -102,7 +105,9 @@ def image_shape(path: FilePath) -> tuple[int, int]:
     try:
         with open_image(path) as image:
             width, height = image.size
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # 5 to 8 swap the sides
+            orientation = image.getexif().get(ExifTags.Base.Orientation)
+            # Pillow gives a TIFF's sides as they will be
+            turned = orientation in (5, 6, 7, 8) and image.format != "TIFF"
     except Exception as error:  # as in load_image
         raise unreadable_image(path, error) from error
     return (width, height) if turned else (height, width)

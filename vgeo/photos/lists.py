@@ -19,9 +19,10 @@ from vgeo.photos.names import (
     wrap_heading,
 )
 
-# Each column's names, in small letters alone ("GPS Latitude" is gpslatitude). The first one wins.
+# Each column's names, in small letters alone ("GPS Latitude" is gpslatitude). The first wins. Of
+# files it is the first one that names a file: exiftool writes paths and bare names.
 NAMES = {
-    "file": ("file", "filename", "path", "filepath", "image", "photo", "sourcefile"),
+    "file": ("file", "sourcefile", "filename", "path", "filepath", "image", "photo"),
     "lat": ("lat", "latitude", "gpslatitude"),
     "lon": ("lon", "lng", "long", "longitude", "gpslongitude"),
     "utm_east": ("utmeast", "easting"),
@@ -51,12 +52,12 @@ def is_list(path: str) -> bool:
     """Whether a CSV lists photos with positions: by its first line.
 
     It names a column of files and a position. A table of another program's or the answers of
-    `vgeo locate` do not.
+    `vgeo locate` do not. Neither does what can't be read.
     """
     try:
-        header = _header(next(_lines(path), (1, []))[1], path)
-    except VgeoError:  # `read_list` says what is wrong with it
-        return True
+        header = _header(next(_lines(path, errors="replace"), (1, []))[1])
+    except VgeoError:
+        return False
     return "file" in header and not header.keys().isdisjoint(POSITIONS) and ANSWERS not in header
 
 
@@ -80,7 +81,10 @@ def read_list(path: str) -> tuple[list[Entry], bool, dict[str, str]]:
     """
     folder, lines = os.path.dirname(path), _lines(path)
     written = next(lines, (1, []))[1]
-    header = _header(written, path)
+    header, plain = _header(written), list(map(_plain, written))
+    for column, place in header.items():
+        if plain.count(plain[place]) > 1:
+            raise VgeoError(f"{path}: the column {column} is there twice: keep one")
     if ANSWERS in header:
         raise VgeoError(
             f"{path}: holds answers of vgeo locate, not known positions: give the photos' own list"
@@ -97,6 +101,7 @@ def read_list(path: str) -> tuple[list[Entry], bool, dict[str, str]]:
     seen: dict[str, int] = {}
     unclear: list[str] = []
     width = 1 + max(header.values())
+    files = [plain.index(name) for name in NAMES["file"] if name in plain]
     for line, values in lines:
         while len(values) > width and not values[-1].strip():  # empty columns at the end
             values.pop()
@@ -108,6 +113,9 @@ def read_list(path: str) -> tuple[list[Entry], bool, dict[str, str]]:
             skipped[f"{path} line {line}"] = odd
             continue
         row = {column: values[place].strip() for column, place in header.items()}
+        named = [values[place].strip() for place in files if place < len(values)]
+        there = (name for name in named if name and os.path.isfile(_on_disk(folder, name)))
+        row["file"] = next(there, row["file"])
         name = f"{path} line {line} ({row['file']})"
         image = _on_disk(folder, row["file"])
         earlier = seen.setdefault(os.path.normpath(image), line)
@@ -145,10 +153,10 @@ def read_list(path: str) -> tuple[list[Entry], bool, dict[str, str]]:
     return entries, not in_degrees, skipped
 
 
-def _lines(path: str) -> Iterator[tuple[int, list[str]]]:
-    """The number and the values of each line that is not blank."""
+def _lines(path: str, errors: str = "strict") -> Iterator[tuple[int, list[str]]]:
+    """The number and the values of each line that is not blank; errors: as of `open`."""
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with open(path, newline="", encoding="utf-8-sig", errors=errors) as file:
             start = file.readline()
             named = re.fullmatch(r"sep=(.)\s*", start)  # Excel's own first line
             delimiter = named[1] if named else max(",;\t", key=start.count)
@@ -164,16 +172,19 @@ def _lines(path: str) -> Iterator[tuple[int, list[str]]]:
         ) from error
 
 
-def _header(written: list[str], path: str) -> dict[str, int]:
+def _plain(column: str) -> str:
+    """A column's name as in NAMES."""
+    return re.sub(r"[\W_]", "", column.lower())
+
+
+def _header(written: list[str]) -> dict[str, int]:
     """The place of each column that is understood, and of ANSWERS."""
-    plain = [re.sub(r"[\W_]", "", column.lower()) for column in written]
+    plain = list(map(_plain, written))
     header = {ANSWERS: plain.index(ANSWERS)} if ANSWERS in plain else {}
     for column, names in NAMES.items():
         if column.startswith("utm") and {"lat", "lon"} <= header.keys():
             names = names[:1]  # an easting beside degrees may be of a national grid
         name = next((name for name in names if name in plain), "")
-        if plain.count(name) > 1 and name:
-            raise VgeoError(f"{path}: the column {column} is there twice: keep one")
         if name:
             header[column] = plain.index(name)
     return header

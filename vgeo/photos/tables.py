@@ -20,7 +20,7 @@ from vgeo.photos.images import FilePath, why
 from vgeo.photos.lists import is_list, read_list
 from vgeo.photos.names import check_degrees, parse_name, utm_projection, zone_name
 
-COLUMNS = {"path": "str", "utm_east": "f8", "utm_north": "f8", "heading": "f4", "month": "i4"}
+COLUMNS = {"path": "object", "utm_east": "f8", "utm_north": "f8", "heading": "f4", "month": "i4"}
 Row = tuple[str, float, float, float, int]  # values of COLUMNS, or with lat, lon in place of UTM
 Zone = tuple[int | None, bool | None]  # and whether it is of the southern hemisphere
 

@@ -318,7 +318,7 @@ class Trainings:
             "train": [classes.photos.fingerprint, classes.count],
             "device": device().type,
         }
-        code = ("vgeo.training.loop", "vgeo.training.batches", *VALIDATION_CODE)
+        code: tuple[str, ...] = ("vgeo.training.loop", "vgeo.training.batches", *VALIDATION_CODE)
         rate, target, centres = None, None, None
         if recipe.class_means:
             path = self.centres(row.backbone)
