@@ -40,9 +40,10 @@ from vgeo.retrieval.multiscale import METHODS, SCALES
 from vgeo.retrieval.rerank import pair_scores
 from vgeo.retrieval.search import search
 from vgeo.runner.record import backbones, read
+from vgeo.study.data import DATASETS
 from vgeo.study.folders import clone
 from vgeo.study.profiles import PAPER_COUNTS, profile
-from vgeo.study.rows import DATASETS, TABLES, TRAININGS, Fusion, backbone_of
+from vgeo.study.rows import TABLES, TRAININGS, Fusion, backbone_of
 from vgeo.study.study import Study
 from vgeo.training.batches import batches, live_views
 from vgeo.training.geowarp import GeoWarp, WarpLoss

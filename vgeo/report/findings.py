@@ -22,7 +22,8 @@ from vgeo.report.claims import (
     verdict_counts,
 )
 from vgeo.report.measures import NAMES
-from vgeo.study.rows import DATASETS, FAMILIES
+from vgeo.study.data import DATASETS
+from vgeo.study.rows import FAMILIES
 
 DECIDED = VERDICTS[:3]  # all but "no data"
 CLAIMED, QUOTED = "in the original", "the original says"

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from vgeo.retrieval.multiscale import METHODS
-from vgeo.study.data import DATASETS as DATASETS
 from vgeo.study.data import Data
 from vgeo.study.profiles import Profile
 from vgeo.training.geowarp import GeoWarp
