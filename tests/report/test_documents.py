@@ -14,6 +14,7 @@ from vgeo.errors import VgeoError
 from vgeo.report import original
 from vgeo.report.documents import (
     BLOCKS,
+    FLIPS,
     KINDS,
     MACHINES,
     MECHANISMS,
@@ -75,11 +76,12 @@ def test_the_other_machine_s_time_is_shown_where_it_ran_the_same_commit(clone, s
     run["notebooks"] = {"00_data": {"seconds": 600.0}, "01_losses": {"seconds": 660.0}}
     run["machine"]["precision"] = "bf16"
     run_file.write_text(json.dumps(run))
-    row = {"profile": "city", "processor": "slow", "precision": "fp32", "minutes": 44.4}
+    row = {"profile": "city", "processor": "slow", "precision": "float32", "minutes": 44.4}
     row["commit"] = ("a" if same else "b") * 40
     (clone / RUNS).parent.mkdir(parents=True)
     pd.DataFrame([row]).to_csv(clone / RUNS, index=False)
     pd.DataFrame([{"table": "1", "largest": 3.8}]).to_csv(clone / MACHINES, index=False)
+    pd.DataFrame([{"claim": "x"}] * 2).to_csv(clone / FLIPS, index=False)
     update(clone)
     line = next(
         line for line in (clone / "README.md").read_text().splitlines() if "| `./run_all" in line
@@ -88,7 +90,8 @@ def test_the_other_machine_s_time_is_shown_where_it_ran_the_same_commit(clone, s
     table = pd.read_csv(clone / RELEASED / "tables" / "table_01.csv")
     chosen = table[(table["condition"] == "CosFace") & (table["metric"] == "R@1")]
     assert all(f"{value:.1f}" in line for value in chosen["value"]) and len(chosen) == 3
-    assert "slow (fp32); commit" in (clone / "docs/results.md").read_text()
+    page = (clone / "docs/results.md").read_text()
+    assert "slow (float32); commit" in page and "2 verdicts differ" in page
 
 
 def rows_between(clone, page, word):

@@ -232,7 +232,14 @@ def test_costs_belong_to_a_machine(monkeypatch, tmp_path):
         (tmp_path / "costs.json").write_text('{"GRL training": 1.5}')
         return tmp_path
 
-    dataset = SimpleNamespace(name="x", queries=SimpleNamespace(paths=[]), database=[0])
+    class Photos(SimpleNamespace):
+        def __init__(self, fingerprint):
+            super().__init__(fingerprint=fingerprint, paths=[])
+
+        def __len__(self):
+            return 1
+
+    dataset = SimpleNamespace(queries=Photos("queries"), database=Photos("database"))
     evaluations = SimpleNamespace(
         profile=profile("smoke"),
         trainings=SimpleNamespace(train=lambda name: SimpleNamespace(weights=name)),
@@ -246,6 +253,9 @@ def test_costs_belong_to_a_machine(monkeypatch, tmp_path):
     monkeypatch.setattr("platform.node", lambda: "another")
     costs.measure_costs(evaluations, cache)
     assert recipes[2] != recipes[0]
+    dataset.database = Photos("another")
+    costs.measure_costs(evaluations, cache)
+    assert recipes[3] != recipes[2]
 
 
 def test_a_name_that_no_training_has(study, refused):
