@@ -159,8 +159,8 @@ def test_errors_are_one_line_before_any_work(
         refused(lambda a=arguments, out=out: locate(*a, **out), words)
     own = photos / "locations.csv"
     own.write_text("file,lat,lon\n001.jpg,37.77,-122.42\n")
-    refused(lambda: locate(photos, [query], out=photos), f"{own}: lists photos", "give --out")
-    refused(lambda: locate(photos, [query], out=query), "locations.csv: ", "001.jpg is no folder")
+    refused(lambda: locate(photos, [query], out=photos), f"{own}: lists photos", "as --out")
+    refused(lambda: locate(photos, [query], out=query), "skipped.csv: ", "001.jpg is no folder")
     for file, words in ((query, "001.jpg: is no index"), (query / "x", "001.jpg is no folder")):
         refused(lambda f=file: locate(photos, [], out=tmp_path / "out", index_file=f), words)
     with monkeypatch.context() as patch:
@@ -274,3 +274,25 @@ def test_locate_needs_nothing_that_only_the_study_needs(tmp_path, make_street):
     assert "sklearn.linear_model" in modules and (tmp_path / "located" / "map.html").exists()
     unwanted = [name for name in modules for top in STUDY_ONLY + ABOVE if name.startswith(top)]
     assert not unwanted
+
+
+def test_a_reader_that_has_read_enough_is_no_error():
+    """`vgeo ... | head`"""
+    code = """if True:
+        from types import SimpleNamespace
+        from vgeo import __main__ as command
+
+        def call(options):
+            while True:
+                print("a line")
+
+        parser = SimpleNamespace(parse_args=lambda words: SimpleNamespace(call=call))
+        command._parser = lambda: parser
+        command.main([])
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"a line\n"
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 1

@@ -39,13 +39,8 @@ def test_csv_forms_equal_the_names(tmp_path, make_photos):
     photos = read_photos(tmp_path / "names")
     table = photos.table
     assert list(table.columns) == ["path", "utm_east", "utm_north", "heading", "month"]
-    assert [str(kind) for kind in table.dtypes] == [
-        "object",
-        "float64",
-        "float64",
-        "float32",
-        "int32",
-    ]
+    kinds = ["object", "float64", "float64", "float32", "int32"]
+    assert [str(kind) for kind in table.dtypes] == kinds
     assert len(photos) == 30 and (table["month"] == 201704).all()
     assert photos.paths == sorted(photos.paths)
     assert (photos.root, photos.zone, photos.south) == (str(tmp_path / "names"), 10, False)

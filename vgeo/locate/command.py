@@ -77,7 +77,8 @@ def locate(
         check_degrees(*near, f"near {near[0]:.9g},{near[1]:.9g}")
     if not queries and index_file is None:
         raise VgeoError("no query: give a photo, or a folder of photos, whose place is asked for")
-    _check_outputs(Path(out), index_file)
+    check_writable(Path(out) / "skipped.csv", "give another folder as --out")
+    _keep_own_files(Path(out) / "locations.csv" if queries else None, index_file)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd values in the photos' headers
         describer = open_describer(weights, model, yes)
@@ -146,14 +147,14 @@ def _answer(
     return document(index, explanation, index.skipped | skipped, found)
 
 
-def _check_outputs(out: Path, index_file) -> None:
-    """Raises VgeoError where the answers or the index can't be written, or would replace a file of
-    the user's own.
+def _keep_own_files(table: Path | None, index_file) -> None:
+    """Raises VgeoError where the table of answers or the index would replace a file that is none,
+    or the index can't be written.
     """
-    table = out / "locations.csv"
-    check_writable(table, "give another folder as --out")
-    if table.is_file() and is_list(os.fspath(table)):
-        raise VgeoError(f"{table}: lists photos, and the answers would replace it: give --out")
+    if table and table.is_file() and is_list(os.fspath(table)):
+        raise VgeoError(
+            f"{table}: lists photos, and the answers would replace it: give another folder as --out"
+        )
     if index_file is not None:
         check_writable(index_file, "give another file as --index")
         if os.path.exists(index_file) and not is_exported(index_file):

@@ -71,9 +71,9 @@ class Answers:
         published model the inner product of the descriptors.
     features : float64 (Q, 4), what the confidence is computed from. The similarity of the first
         match; its lead over the best match more than RADIUS away from it, or, where all are nearer,
-        over the last match; the share of the first
-        SHOWN matches within RADIUS of it; how far the query's brightness is from the median of the
-        index's photos, as the absolute difference of their logarithms.
+        over the last match; the share of the first SHOWN matches within RADIUS of it; how far the
+        query's brightness is from the median of the index's photos, as the absolute difference of
+        their logarithms.
     xy : float64 (Q, 2), the answers: UTM east and north, metres.
     shared : int64 (Q, K), the points that the query shares with each match; 0 for a published
         model.

@@ -130,10 +130,9 @@ def open_model(path: str | PathLike) -> tuple[GeoModel, int | None]:
 def _image_size(recipe: Path) -> int | None:
     """The image side that a recipe names. Raises VgeoError where it can't be one."""
     try:
-        content = json.loads(recipe.read_text(encoding="utf-8"))
-        size = content.get("image_size")
-    except (ValueError, AttributeError) as error:
-        raise VgeoError(f"{recipe}: is damaged ({error}): copy it again or remove it") from error
+        size = json.loads(recipe.read_text(encoding="utf-8")).get("image_size")
+    except (ValueError, AttributeError) as error:  # no JSON, or no object
+        raise VgeoError(f"{recipe}: is damaged: copy it again or remove it") from error
     if size is not None and (type(size) is not int or size < 1):
         raise VgeoError(f"{recipe}: image_size is {size!r}: give a whole number of pixels")
     return size
