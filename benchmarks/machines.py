@@ -2,14 +2,12 @@
 
     python benchmarks/machines.py A B
 
-A and B are results folders of the same commit, data and seeds, made on two machines, such as
-runs/city of each. Three files are written to benchmarks/results/. machines.csv has a row for each
-of the original's tables: the mean and the largest difference of a recall in points, where the
-largest is, and how far an effect spreads over A's seeds. machine_verdicts.csv has the verdicts that
-flip, and machine_runs.csv what each machine is and how long it took.
+A and B are results folders of the commit, the data and the image size of the released run, made
+with the same seeds on two machines, such as runs/city of each. B has to begin with an empty cache.
+A may find everything in the cache that the released run was made with. What is compared is written
+into the released results, see vgeo/report/machines.py, and report.html is made anew.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -17,20 +15,23 @@ import pandas as pd
 
 from vgeo.errors import VgeoError
 from vgeo.report.claims import VERDICTS
+from vgeo.report.machines import RELEASED, Comparison
 from vgeo.report.original import KEY
+from vgeo.report.page import write_page
+from vgeo.runner.record import read
+from vgeo.study.folders import clone
 
-OUT = Path(__file__).parent / "results"
-SAME = ("profile", "commit", "seeds", "image_size", "data")  # of two runs that can be compared
-
-
-def run_of(folder):
-    """A results folder's run.json."""
-    return json.loads((folder / "run.json").read_text(encoding="utf-8"))
+SAME = ("profile", "commit", "image_size", "data")  # of runs that can be compared
 
 
-def differences(a, b):
-    """A row for each of the original's tables that both folders have."""
-    claims, rows = pd.read_csv(a / "tables" / "claims.csv"), []
+def ledger(folder):
+    """A results folder's ledger."""
+    return pd.read_csv(folder / "tables" / "claims.csv")
+
+
+def differences(a, b, released):
+    """A row for each of the original's tables that A and B have."""
+    claims, rows = ledger(released), []
     numbers = claims["claim"].str.extract(r"^Table (\d+):", expand=False)
     for path in sorted(a.glob("tables/table_??.csv")):
         one, two = (pd.read_csv(each / "tables" / path.name) for each in (a, b))
@@ -48,41 +49,49 @@ def differences(a, b):
     return pd.DataFrame(rows).round(2)
 
 
-def flips(a, b):
+def flips(a, b, released):
     """The claims and costs that one machine decides and the other does not decide alike."""
     keys = ["claim", "family", "dataset", "metric"]
-    one, two = (
-        pd.read_csv(each / "tables" / "claims.csv")[[*keys, "verdict"]].fillna("")
-        for each in (a, b)
-    )
-    both = one.merge(two, on=keys, suffixes=(" a", " b"), validate="one_to_one")
-    decided = both[["verdict a", "verdict b"]].isin(VERDICTS[:2]).any(axis=1)
+    names = ("verdict a", "verdict b", RELEASED)
+    each = [
+        ledger(folder).fillna({"dataset": "", "metric": ""}).set_index(keys)["verdict"].rename(name)
+        for folder, name in zip((a, b, released), names, strict=True)
+    ]
+    both = pd.concat(each, axis=1).reset_index()
+    decided = both[list(names[:2])].isin(VERDICTS[:2]).any(axis=1)
     return both[decided & (both["verdict a"] != both["verdict b"])]
 
 
 def runs(a, b):
     """A row for each machine."""
     rows = []
-    for run in map(run_of, (a, b)):
-        seconds = sum(notebook["seconds"] for notebook in run["notebooks"].values())
+    for folder in (a, b):
+        run = read(folder / "run.json")
+        notebooks = run["notebooks"].values()
+        minutes = sum(notebook["seconds"] for notebook in notebooks) / 60
+        trained = any("models" in notebook for notebook in notebooks)
         machine = {name: run["machine"][name] for name in ("processor", "cores", "precision")}
-        row = {"profile": run["profile"], "commit": run.get("commit"), "seeds": len(run["seeds"])}
-        rows.append(row | machine | {"minutes": round(seconds / 60, 1)})
+        row = {"profile": run["profile"], "commit": run["commit"], "seeds": len(run["seeds"])}
+        row |= machine | {"claims": len(ledger(folder))}
+        rows.append(row | {"minutes": round(minutes, 1) if trained else None})
     return pd.DataFrame(rows)
 
 
-def main(a, b, out=OUT):
-    a, b, out = Path(a), Path(b), Path(out)
-    one, two = run_of(a), run_of(b)
-    if other := [name for name in SAME if one.get(name) != two.get(name)]:
+def main(a, b, released=None):
+    a, b, released = Path(a), Path(b), Path(released or clone() / "results" / "city")
+    one, two, three = (read(folder / "run.json") for folder in (a, b, released))
+    other = [name for name in SAME if not one.get(name) == two.get(name) == three.get(name)]
+    if one["seeds"] != two["seeds"]:
+        other.append("seeds")
+    if other:
         raise VgeoError(f"{a} and {b}: have another {', '.join(other)}: compare runs of one study")
     if one.get("dirty") or two.get("dirty"):
         print("the code of a run differed from its commit: the difference may be the code's")
-    written = {"machines": differences(a, b), "machine_verdicts": flips(a, b)}
-    for name, table in (written | {"machine_runs": runs(a, b)}).items():
-        table.to_csv(out / f"{name}.csv", index=False)
-    print(written["machines"].to_string(index=False))
-    print(f"{len(written['machine_verdicts'])} verdicts flip")
+    compared = Comparison(differences(a, b, released), flips(a, b, released), runs(a, b))
+    compared.write(released)
+    write_page(released)
+    print(compared.tables.to_string(index=False))
+    print(compared)
 
 
 if __name__ == "__main__":

@@ -11,19 +11,8 @@ import pytest
 import yaml
 
 from vgeo.errors import VgeoError
-from vgeo.report import original
-from vgeo.report.documents import (
-    BLOCKS,
-    FLIPS,
-    KINDS,
-    MACHINES,
-    MECHANISMS,
-    RELEASED,
-    RUNS,
-    TOLD,
-    documents,
-    update,
-)
+from vgeo.report import machines, original
+from vgeo.report.documents import BLOCKS, MECHANISMS, RELEASED, TOLD, documents, update
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -69,29 +58,33 @@ def test_another_ledger_gives_other_findings(clone):
     assert re.search(r"- Of the original's comparisons and costs: \d+ contradicted with", text)
 
 
-@pytest.mark.parametrize("same", [True, False])
-def test_the_other_machine_s_time_is_shown_where_it_ran_the_same_commit(clone, same):
+def test_the_time_of_each_machine_is_shown_where_it_is_known(clone):
     run_file = clone / RELEASED / "run.json"
     run = json.loads(run_file.read_text()) | {"commit": "a" * 40}
-    run["notebooks"] = {"00_data": {"seconds": 600.0}, "01_losses": {"seconds": 660.0}}
+    run["notebooks"] = {
+        "00_data": {"seconds": 600.0},
+        "01_losses": {"seconds": 660.0},
+        "08_conclusions": {"seconds": 1800.0},
+    }
     run["machine"]["precision"] = "bf16"
     run_file.write_text(json.dumps(run))
-    row = {"profile": "city", "processor": "slow", "precision": "float32", "minutes": 44.4}
-    row["commit"] = ("a" if same else "b") * 40
-    (clone / RUNS).parent.mkdir(parents=True)
-    pd.DataFrame([row]).to_csv(clone / RUNS, index=False)
-    pd.DataFrame([{"table": "1", "largest": 3.8}]).to_csv(clone / MACHINES, index=False)
-    pd.DataFrame([{"claim": "x"}] * 2).to_csv(clone / FLIPS, index=False)
+    row = {"processor": "slow", "precision": "float32", "minutes": 44.4, "claims": 9}
+    row |= {"commit": "a" * 40, "seeds": 1}
+    verdicts = pd.DataFrame([{"claim": "x", machines.RELEASED: "reproduced"}] * 2)
+    tables = pd.DataFrame([{"table": "1", "largest": 3.8}])
     update(clone)
-    line = next(
-        line for line in (clone / "README.md").read_text().splitlines() if "| `./run_all" in line
-    )
-    assert line.endswith("| 21 min | 44 min |" if same else "| 21 min |  |")
+    assert rows_between(clone, "README.md", "results")[2][2:] == ["21 min", ""]
+    machines.Comparison(tables, verdicts, pd.DataFrame([row])).write(clone / RELEASED)
+    update(clone)
+    first, more = rows_between(clone, "README.md", "results")[2:]
+    assert (first[0], *first[2:]) == ("`./run_all.sh`", "21 min", "44 min")
+    assert (more[0], *more[2:]) == ("`./run_all.sh city --seeds 3`", "51 min", "")
     table = pd.read_csv(clone / RELEASED / "tables" / "table_01.csv")
     chosen = table[(table["condition"] == "CosFace") & (table["metric"] == "R@1")]
-    assert all(f"{value:.1f}" in line for value in chosen["value"]) and len(chosen) == 3
+    assert all(f"{value:.1f}" in first[1] for value in chosen["value"]) and len(chosen) == 3
     page = (clone / "docs/results.md").read_text()
-    assert "slow (float32); commit" in page and "2 verdicts differ" in page
+    assert "slow (without bfloat16); commit aaaaaaaaaaaa;" in page
+    assert "Of 9 verdicts 2 differ; 2 of these are decided" in page
 
 
 def rows_between(clone, page, word):
@@ -156,7 +149,8 @@ def test_the_filter_s_factors_fall_and_have_the_tests_differences(clone):
 
 
 def test_the_kinds_of_machines_are_the_precisions_of_a_run():
-    assert json.loads((ROOT / RELEASED / "run.json").read_text())["machine"]["precision"] in KINDS
+    run = json.loads((ROOT / RELEASED / "run.json").read_text())
+    assert run["machine"]["precision"] in machines.KINDS
 
 
 def test_a_document_without_markers_and_a_clone_without_a_ledger_are_refused(clone):

@@ -8,18 +8,20 @@ import pandas as pd
 import pytest
 from report.report_case import CITY
 
+from vgeo.report.machines import comparison
+from vgeo.report.page import write_page
+
 RELEASED = CITY.parent
 
 
 @pytest.fixture
 def both(tmp_path):
-    """Two copies of the released run, and a folder for what is written."""
-    for name in ("a", "b"):
+    """Three copies of the released run: of machine a, of machine b, and the released one."""
+    for name in ("a", "b", "released"):
         (tmp_path / name / "tables").mkdir(parents=True)
         for path in [*CITY.glob("table_??.csv"), CITY / "claims.csv"]:
             shutil.copy(path, tmp_path / name / "tables")
         shutil.copy(RELEASED / "run.json", tmp_path / name)
-    (tmp_path / "out").mkdir()
     return tmp_path
 
 
@@ -29,10 +31,15 @@ def edit(path, change):
     table.to_csv(path, index=False)
 
 
+def edit_run(folder, **values):
+    path = folder / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
 def compare(folder):
-    machines.main(folder / "a", folder / "b", folder / "out")
-    names = ("machines", "machine_verdicts", "machine_runs")
-    return [pd.read_csv(folder / "out" / f"{name}.csv") for name in names]
+    machines.main(folder / "a", folder / "b", folder / "released")
+    found = comparison(folder / "released")
+    return found.tables, found.verdicts, found.runs
 
 
 def test_equal_results_do_not_differ(both):
@@ -73,9 +80,56 @@ def test_flips_are_the_decided_verdicts_that_differ(both):
     assert flips["verdict b"].tolist() == ["not decidable"] * 2 + ["contradicted"]
 
 
+def test_a_flip_that_the_released_seeds_do_not_decide_is_told_apart(both):
+    def change(table, rows, verdict):
+        table.loc[table.index[table["verdict"] == "reproduced"][rows], "verdict"] = verdict
+        return table
+
+    edit(both / "released/tables/claims.csv", lambda t: change(t, slice(0, 1), "not decidable"))
+    edit(both / "b/tables/claims.csv", lambda t: change(t, slice(0, 3), "contradicted"))
+    flips = compare(both)[1]
+    assert flips["released verdict"].tolist() == ["not decidable", "reproduced", "reproduced"]
+    count = len(pd.read_csv(CITY / "claims.csv"))
+    said = f"Of {count} verdicts 3 differ; 2 of these are decided in the released ledger"
+    assert said in str(comparison(both / "released"))
+
+
+def test_one_seed_is_beside_the_spread_of_all(both):
+    for name in ("a", "b"):
+        edit_run(both / name, seeds=[0])
+        edit(both / name / "tables/claims.csv", lambda table: table.assign(spread=float("nan")))
+    table, _, runs = compare(both)
+    ledger = pd.read_csv(CITY / "claims.csv")
+    of_first = ledger.loc[ledger["claim"].str.startswith("Table 1:"), "spread"]
+    found = table.loc[0, "largest spread of an effect over seeds"]
+    assert found == pytest.approx(of_first.max(), abs=0.005) and found > 0
+    assert runs["seeds"].tolist() == [1, 1]
+
+
+def test_a_run_that_found_its_trainings_in_a_cache_has_no_time(both):
+    edit_run(both / "a", notebooks={"01_losses": {"seconds": 60.0, "centres": 1.0}})
+    edit_run(both / "b", notebooks={"01_losses": {"seconds": 660.0, "models": 500.0}})
+    assert compare(both)[2]["minutes"].tolist() == [pytest.approx(float("nan"), nan_ok=True), 11.0]
+    assert list(comparison(both / "released").minutes().values()) == [11.0]
+
+
+def test_the_page_of_the_released_run_shows_the_comparison(both):
+    before = write_page(both / "released").read_text()
+    assert "The same machine, commit and seeds give the same bits." in before
+    assert "Compared:" not in before and comparison(both / "released") is None
+    compare(both)
+    page = (both / "released" / "report.html").read_text()
+    assert "Compared:" in page and "largest difference" in page
+
+
 @pytest.mark.parametrize("what", ["commit", "seeds", "data"])
 def test_other_studies_are_not_compared(both, refused, what):
-    path = both / "b" / "run.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {what: "another"}))
+    edit_run(both / "b", **{what: "another"})
     refused(lambda: compare(both), f"another {what}: compare runs of one study")
-    assert not [*(both / "out").iterdir()]
+    assert comparison(both / "released") is None
+
+
+def test_runs_of_another_commit_than_the_released_one_are_not_compared(both, refused):
+    for name in ("a", "b"):
+        edit_run(both / name, commit="another")
+    refused(lambda: compare(both), "another commit: compare runs of one study")

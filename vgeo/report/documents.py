@@ -21,20 +21,16 @@ from vgeo.files import write
 from vgeo.report import original
 from vgeo.report.claims import ALPHA, VERDICTS
 from vgeo.report.findings import findings_table, limits
+from vgeo.report.machines import KINDS, comparison
 from vgeo.report.section import SEEDS_IN, read_sections
 from vgeo.report.tables import markdown
 from vgeo.study.folders import clone
 
 RELEASED = "results/city"
-# what benchmarks/machines.py and benchmarks/real.py write
-MACHINES, FLIPS, RUNS, REAL = (
-    f"benchmarks/results/{name}.csv"
-    for name in ("machines", "machine_verdicts", "machine_runs", "real_signs")
-)
+REAL = "benchmarks/results/real_signs.csv"  # what benchmarks/real.py writes
 # what benchmarks/city.py writes
 POSES, BRIGHTNESS = (f"benchmarks/results/city_{name}.csv" for name in ("poses", "brightness"))
 MECHANISMS = "benchmarks/results/mechanisms.csv"  # what benchmarks/mechanisms.py writes
-KINDS = {"bf16": "with bfloat16", "float32": "without bfloat16"}  # of machines, by their precision
 STEPS = {  # kinds of the cache's folders, in the words of a page
     "data": "rendering",
     "pooled": "pooled features, for whitened heads and class means",
@@ -46,6 +42,7 @@ STEPS = {  # kinds of the cache's folders, in the words of a page
     "pairs": "comparing pairs for GeoWarp",
     "points": "XFeat's points",
 }
+FIRST = "the first seed"
 BASELINES = {"ResNet18": "CosFace", "EfficientNet-Lite0": "EffLite0: CosFace"}  # rows of Table 1
 
 TOLD = "day and night told apart, %"  # a column of MECHANISMS
@@ -103,36 +100,36 @@ def _findings(root: Path) -> str:
 def _expected(root: Path) -> str:
     """The README's results table: command, expected values, minutes on both kinds of machine."""
     table = pd.read_csv(root / RELEASED / "tables" / "table_01.csv")
-    run = _run(root)
-    minutes = {run["machine"]["precision"]: sum(n["seconds"] for n in run["notebooks"].values())}
-    others = _read(root, RUNS)
-    if others is not None:
-        same = others[others["commit"] == run.get("commit")]
-        minutes |= dict(zip(same["precision"], 60 * same["minutes"], strict=True))
+    run, other = _run(root), comparison(root / RELEASED)
     best = table[table["metric"] == "R@1"]
     of_rows = {name: best[best["condition"] == row] for name, row in BASELINES.items()}
     values = [
         f"{name} {', '.join(rows['value'].map('{:.1f}'.format))}" for name, rows in of_rows.items()
     ]
-    seeds = len(run["seeds"])
-    row = {
-        "command": f"`./run_all.sh city --seeds {seeds}`" if seeds > 1 else "`./run_all.sh`",
-        "expected value": f"R@1 on {', '.join(best['dataset'].unique())}: {'; '.join(values)}",
-    }
-    for kind, words in KINDS.items():
-        row[f"2 cores {words}"] = f"{minutes[kind] / 60:.0f} min" if kind in minutes else ""
-    return markdown(pd.DataFrame([row]))
+    minutes, kind = _minutes(run), run["machine"]["precision"]
+    first = ({} if other is None else other.minutes()) | {kind: minutes[FIRST].sum()}
+    expected = f"R@1 on {', '.join(best['dataset'].unique())}: {'; '.join(values)}"
+    rows = [("`./run_all.sh`", expected, first)]
+    if (seeds := len(run["seeds"])) > 1:
+        command = f"`./run_all.sh city --seeds {seeds}`"
+        rows.append((command, "the same, tested on all seeds", {kind: minutes.sum().sum()}))
+    cells = [
+        {"command": command, "expected value": value}
+        | {
+            f"2 cores {words}": f"{known[name]:.0f} min" if name in known else ""
+            for name, words in KINDS.items()
+        }
+        for command, value, known in rows
+    ]
+    return markdown(pd.DataFrame(cells))
 
 
 def _machines(root: Path) -> str:
     """The largest difference of each table between two machines."""
-    table, flips, runs = (_read(root, name) for name in (MACHINES, FLIPS, RUNS))
-    if table is None or flips is None or runs is None:
+    found = comparison(root / RELEASED)
+    if found is None:
         return "The two kinds of machine have not been compared for this release."
-    commits = [str(commit)[:12] for commit in runs["commit"].unique()]
-    both = "; ".join(f"{row.processor} ({row.precision})" for row in original.rows_of(runs))
-    told = f"{len(flips)} verdicts differ (`{FLIPS}`): they are not decidable."
-    return f"{both}; commit {', '.join(commits)}. {told}\n\n{markdown(table)}"
+    return f"{found}\n\n{markdown(found.tables)}"
 
 
 def _real(root: Path) -> str:
@@ -158,10 +155,20 @@ def _real(root: Path) -> str:
 def _times(root: Path) -> str:
     """Minutes of the released run by kind of step, the repetitions for further seeds apart."""
     run = _run(root)
-    more = f"{len(run['seeds']) - 1} further seeds" if len(run["seeds"]) > 1 else "the first seed"
+    table = _minutes(run)
+    table.loc["whole run"] = table.sum()
+    minutes = table.round(1).rename_axis("minutes").reset_index()
+    machine = run["machine"]
+    kind = f"{machine['cores']} cores, {machine['processor']}, {KINDS[machine['precision']]}"
+    return f"{kind}; commit {str(run.get('commit'))[:12]}.\n\n{markdown(minutes)}"
+
+
+def _minutes(run: dict) -> pd.DataFrame:
+    """Minutes of a run by kind of step, a column for FIRST and one for further seeds."""
+    more = f"{len(run['seeds']) - 1} further seeds" if len(run["seeds"]) > 1 else FIRST
     rows: dict[str, dict[str, float]] = {}
     for name, times in run["notebooks"].items():
-        column, other = more if name == SEEDS_IN else "the first seed", times["seconds"]
+        column, other = more if name == SEEDS_IN else FIRST, times["seconds"]
         for kind, seconds in times.items():
             if kind != "seconds":
                 words = STEPS.get(kind, "all else")
@@ -170,12 +177,7 @@ def _times(root: Path) -> str:
         row = rows.setdefault("all else", {})
         row[column] = row.get(column, 0.0) + other
     table = pd.DataFrame.from_dict(rows, orient="index") / 60
-    table = table.reindex([*STEPS.values(), "all else"]).dropna(how="all")
-    table.loc["whole run"] = table.sum()
-    minutes = table.fillna(0).round(1).rename_axis("minutes").reset_index()
-    machine = run["machine"]
-    kind = f"{machine['cores']} cores, {machine['processor']}, {KINDS[machine['precision']]}"
-    return f"{kind}; commit {str(run.get('commit'))[:12]}.\n\n{markdown(minutes)}"
+    return table.reindex([*STEPS.values(), "all else"]).dropna(how="all").fillna(0)
 
 
 def _sets(root: Path) -> str:

@@ -18,6 +18,7 @@ from PIL import Image
 from vgeo.errors import VgeoError
 from vgeo.files import write
 from vgeo.report import claims, findings, original, tables
+from vgeo.report.machines import comparison
 from vgeo.report.provenance import Provenance
 from vgeo.report.section import read_sections
 
@@ -47,9 +48,9 @@ def write_page(results: str | os.PathLike) -> Path:
     Parameters
     ----------
     results : a results folder: `sections/*.json` (see `section.Section`) with the tables and
-        figures they name, the executed `notebooks/*.ipynb`, and `run.json`. What a section names
-        and is not there, is said on the page. A table or figure that no section names is shown at
-        the end.
+        figures they name, the executed `notebooks/*.ipynb`, `run.json`, and `machines/*.csv` where
+        another machine was compared. What a section names and is not there, is said on the page.
+        A table or figure that no section names is shown at the end.
 
     Returns
     -------
@@ -94,6 +95,7 @@ def write_page(results: str | os.PathLike) -> Path:
         note=tables.NOTE,
         sections=sections,
         absent=absent,
+        **_machines(folder),
         **_run_tables(run),
     )
     write(folder / "report.html", page)
@@ -266,6 +268,13 @@ def _best(folder: Path) -> list[dict]:
         return []
     rows: list[dict] = _as_written(folder, "best_results").to_dict("records")
     return [row for row in rows if row["metric"] == "R@1" and row.get("ours")]
+
+
+def _machines(folder: Path) -> dict:
+    """What was measured on another machine, for the template."""
+    found = comparison(folder)
+    said, table = ("", None) if found is None else (str(found), _grid(found.tables))
+    return {"compared": said, "machines": table}
 
 
 def _run_tables(run: dict) -> dict:
