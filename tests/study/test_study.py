@@ -7,11 +7,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from vgeo.errors import VgeoError
+from vgeo.models import network
 from vgeo.photos import layout
 from vgeo.report.original import logged, printed
-from vgeo.study import costs, folders, profiles
+from vgeo.study import costs, descriptions, folders, profiles
 from vgeo.study.profiles import PROFILES, ClassSizes, Profile, Training, profile
 from vgeo.study.rows import (
     ABLATIONS,
@@ -66,6 +68,27 @@ def test_nothing_is_written_outside_the_given_folders(study, tmp_path):
     tiny.describe(tiny.start("resnet18"), tiny.data.night)
     assert {path.name for path in tmp_path.iterdir()} == {"cache"}
     assert tiny.cache.journal == tmp_path / "cache/journals/results.jsonl"
+
+
+@pytest.mark.parametrize("store", [0, 64])
+def test_a_model_is_folded_once_for_all_photos(study, monkeypatch, store):
+    tiny, copies = study(store_trunk=store), []
+    start = tiny.start("resnet18")
+
+    def refuse(*_, **__):
+        raise AssertionError("a BatchNorm has run")
+
+    def counted(model):
+        copies.append(model)
+        return network.folded(model)
+
+    monkeypatch.setattr(torch.nn.functional, "batch_norm", refuse)
+    monkeypatch.setattr(descriptions, "folded", counted)
+    for photos in (tiny.data.night, tiny.data.val.queries):
+        assert len(tiny.describe(start, photos)) == len(photos)
+    assert len(copies) == 1
+    tiny.descriptions.validate(tiny.load(start))
+    assert len(copies) == 2
 
 
 def test_a_run_has_a_folder_of_its_own(tmp_path):

@@ -1,12 +1,13 @@
 """Descriptors of whole folders of photos, each made once for a model, a scale and a brightness."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from vgeo.device import device
-from vgeo.models.network import GeoModel, build, trunk_hash
+from vgeo.models.network import GeoModel, build, folded, trunk_hash
 from vgeo.models.weights import load_weights, weights_hash
 from vgeo.photos.tables import Photos
 from vgeo.retrieval.describe import describe, describe_stored, store_trunk
@@ -20,13 +21,25 @@ CODE = ("vgeo.retrieval.describe",)
 VALIDATION_CODE = (*CODE, "vgeo.retrieval.search", "vgeo.retrieval.metrics")
 
 
+@dataclass(frozen=True)
+class _Ready:
+    """A model that describes many sets of photos: `folded` once, with the hash of its trunk."""
+
+    model: GeoModel
+    trunk: str
+
+    @classmethod
+    def of(cls, model: GeoModel) -> "_Ready":
+        return cls(folded(model), trunk_hash(model))
+
+
 class Descriptions:
     """Describes photos with models in weights files, and validates models in memory."""
 
     def __init__(self, profile: Profile, data: Data, cache: Cache):
         self.profile, self.data, self.cache = profile, data, cache
         self._hashes: dict[tuple, str] = {}
-        self._loaded: tuple[str, GeoModel] | None = None
+        self._loaded: tuple[str, _Ready] | None = None
 
     def folder(
         self, weights: Path, backbone: str, photos: Photos, scale=1.0, brightness=1.0
@@ -46,8 +59,8 @@ class Descriptions:
         )
 
         def make(folder: Path) -> None:
-            model = self._ready(weights, backbone)
-            np.save(folder / "descriptors.npy", self.describe(model, photos, scale, brightness))
+            ready = self._ready(weights, backbone)
+            np.save(folder / "descriptors.npy", self._describe(ready, photos, scale, brightness))
 
         return self.cache.step("descriptors", label, recipe, make, CODE, together=True)
 
@@ -55,12 +68,16 @@ class Descriptions:
         """Descriptors, float32 (N, D), by a model in memory; from the stored trunk where the
         profile has one.
         """
+        return self._describe(_Ready.of(model), photos, scale, brightness)
+
+    def _describe(self, ready: _Ready, photos: Photos, scale=1.0, brightness=1.0) -> np.ndarray:
+        model = ready.model
         size, paths = self.profile.test_size, photos.paths
         name = f"{self.data.label(photos)}{words(scale, brightness)}"
         if size is None or not self.profile.stores_trunk:
             return describe(model, paths, size, scale, brightness, progress=f"describe {name}")
         recipe = {
-            "trunk": trunk_hash(model),
+            "trunk": ready.trunk,
             "images": photos.fingerprint,
             "size": size,
             "scale": scale,
@@ -76,8 +93,8 @@ class Descriptions:
 
     def validate(self, model: GeoModel) -> float:
         """R@1 in percent of a model on the validation streets."""
-        val = self.data.val
-        database, queries = (self.describe(model, photos) for photos in (val.database, val.queries))
+        val, ready = self.data.val, _Ready.of(model)
+        database, queries = (self._describe(ready, each) for each in (val.database, val.queries))
         return recall(first_hit(search(database, queries, 1)[0], val.positives), 1)
 
     def validation(self) -> dict:
@@ -97,12 +114,12 @@ class Descriptions:
             self._hashes[key] = weights_hash(weights)
         return self._hashes[key]
 
-    def _ready(self, weights: Path, backbone: str) -> GeoModel:
+    def _ready(self, weights: Path, backbone: str) -> _Ready:
         """The model of a weights file. The last one is kept: consecutive calls use the same one."""
         key = self.hash(weights)
         if self._loaded is None or self._loaded[0] != key:
             self._loaded = None  # frees the memory before the next model is loaded
-            self._loaded = key, load(weights, backbone)
+            self._loaded = key, _Ready.of(load(weights, backbone))
         return self._loaded[1]
 
 
