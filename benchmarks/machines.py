@@ -15,7 +15,7 @@ import pandas as pd
 
 from vgeo.errors import VgeoError
 from vgeo.report.claims import VERDICTS
-from vgeo.report.machines import RELEASED, Comparison
+from vgeo.report.machines import ROW, Comparison
 from vgeo.report.original import KEY
 from vgeo.report.page import write_page
 from vgeo.runner.record import read
@@ -49,17 +49,16 @@ def differences(a, b, released):
     return pd.DataFrame(rows).round(2)
 
 
-def flips(a, b, released):
+def flips(a, b):
     """The claims and costs that one machine decides and the other does not decide alike."""
-    keys = ["claim", "family", "dataset", "metric"]
-    names = ("verdict a", "verdict b", RELEASED)
+    names = ["verdict a", "verdict b"]
     each = [
-        ledger(folder).fillna({"dataset": "", "metric": ""}).set_index(keys)["verdict"].rename(name)
-        for folder, name in zip((a, b, released), names, strict=True)
+        ledger(folder).fillna({"dataset": "", "metric": ""}).set_index(ROW)["verdict"].rename(name)
+        for folder, name in zip((a, b), names, strict=True)
     ]
     both = pd.concat(each, axis=1).reset_index()
-    decided = both[list(names[:2])].isin(VERDICTS[:2]).any(axis=1)
-    return both[decided & (both["verdict a"] != both["verdict b"])]
+    decided = both[names].isin(VERDICTS[:2]).any(axis=1)
+    return both[decided & (both[names[0]] != both[names[1]])]
 
 
 def runs(a, b):
@@ -87,7 +86,7 @@ def main(a, b, released=None):
         raise VgeoError(f"{a} and {b}: have another {', '.join(other)}: compare runs of one study")
     if one.get("dirty") or two.get("dirty"):
         print("the code of a run differed from its commit: the difference may be the code's")
-    compared = Comparison(differences(a, b, released), flips(a, b, released), runs(a, b))
+    compared = Comparison(differences(a, b, released), flips(a, b), runs(a, b))
     compared.write(released)
     write_page(released)
     print(compared.tables.to_string(index=False))

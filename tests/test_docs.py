@@ -73,7 +73,9 @@ def test_every_notebook_is_named_in_the_readme():
 # Names in backticks that begin with a folder of the repository, or are files at its root
 NAMED = re.compile(r"`((?:vgeo|tests|benchmarks|results|notebooks|docs)/[\w./*-]+)`")
 AT_ROOT = re.compile(r"`(?:\./)?([\w-]+\.(?:md|toml|txt|yml|cff|sh))`")
-OF_A_RUN = re.compile(r"`((?:tables|figures|sections|located)/[\w./*-]*|report\.html|run\.json)`")
+OF_A_RUN = re.compile(
+    r"`((?:tables|figures|sections|located|machines)/[\w./*-]*|report\.html|run\.json)`"
+)
 OF_A_BENCHMARK = re.compile(r"`(\w[\w*]*\.csv)`")
 MADE_BY_READERS = {"vgeo/training/sides.py"}  # the example of docs/add-a-technique.md
 # lists that `vgeo locate` reads and writes

@@ -5,8 +5,10 @@ import json
 import math
 import os
 import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
@@ -159,7 +161,19 @@ def test_errors_are_one_line_before_any_work(
         refused(lambda a=arguments, out=out: locate(*a, **out), words)
     own = photos / "locations.csv"
     own.write_text("file,lat,lon\n001.jpg,37.77,-122.42\n")
-    refused(lambda: locate(photos, [query], out=photos), f"{own}: lists photos", "as --out")
+    for name in ("locations.csv", "map.html", "locations.geojson", "skipped.csv"):
+        own.rename(photos / name)
+        own = photos / name
+        words = f"{own}: is not of vgeo locate", "as --out"
+        refused(lambda words=words: locate(photos, [query], out=photos), *words)
+    own.unlink()
+    (photos / "Catalog.lrcat").write_bytes(b"")
+    with closing(sqlite3.connect(photos / "Catalog.lrcat")) as catalogue:
+        catalogue.execute("CREATE TABLE images (name TEXT)")
+    catalogue = photos / "Catalog.lrcat"
+    arguments = {"out": tmp_path / "out", "index_file": catalogue}
+    refused(lambda: locate(photos, [], **arguments), f"{catalogue}: is no index")
+    catalogue.unlink()
     refused(lambda: locate(photos, [query], out=query), "skipped.csv: ", "001.jpg is no folder")
     for file, words in ((query, "001.jpg: is no index"), (query / "x", "001.jpg is no folder")):
         refused(lambda f=file: locate(photos, [], out=tmp_path / "out", index_file=f), words)

@@ -132,15 +132,20 @@ def test_risk_and_coverage_by_hand():
 
 def test_areas_under_precision_and_recall_by_hand():
     distances, shared = [[0.1, 0.2], [0.5, 0.6], [0.3, 0.3]], [[9, 1], [3, 2], [4, 4]]
-    ways = sureness([0.9, 0.2, 0.5], distances, shared)
-    np.testing.assert_allclose(ways["ratio of distances"], [-0.5, -5 / 6, -1], rtol=1e-6)
-    assert ways["number of matches"].tolist() == [9, 3, 4]
-    areas = precision_areas(ways, [True, True, False])["AUPRC"]
+    right, nearest = [True, True, False], [False, True, True]
+    ways = sureness([0.9, 0.2, 0.5], shared, right, distances, right)
+    np.testing.assert_allclose(ways["ratio of distances"][0], [-0.5, -5 / 6, -1], rtol=1e-6)
+    assert ways["number of matches"][0].tolist() == [9, 3, 4]
+    areas = precision_areas(ways)["AUPRC"]
     # the right ones come first and third, or first and second
     assert areas["confidence"] == areas["distance"] == pytest.approx((1 + 2 / 3) / 2)
     assert areas["ratio of distances"] == 1
-    equal = sureness([0, 0], [[0, 0], [0, 0]], [[0], [0]])
-    assert all(np.isfinite(way).all() for way in equal.values())
+    # the nearest photo may be another answer than the first match
+    other = precision_areas(sureness([0.9, 0.2, 0.5], shared, right, distances, nearest))
+    assert other.loc["distance", "AUPRC"] == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert other.loc["confidence", "AUPRC"] == areas["confidence"]
+    equal = sureness([0, 0], [[0], [0]], [True, False], [[0, 0], [0, 0]], [True, False])
+    assert all(np.isfinite(score).all() for score, _ in equal.values())
 
 
 def test_a_calibration_survives_json():

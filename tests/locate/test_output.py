@@ -52,7 +52,7 @@ def located(tmp_path_factory, make_street, model):
     others = (0.0,) * (answers.features.shape[1] - 1)  # the first feature alone counts
     steep = Calibration((0.5, *others), (1.0, *(1.0 for _ in others)), (40.0, *others), -18.0)
     table = locations(index, paths, answers, steep)
-    table.loc[:2, "confidence"] = 0.9904, 0.0096, np.nan  # rounded first, these were 99 % and 1 %
+    table.loc[:2, "confidence"] = 0.99996, 0.0096, np.nan  # none is 1
     write_locations(top / "out", table)
     write_map(top / "out" / "map.html", index, table, answers, EXPLANATION)
     return top / "out", index, answers, table
@@ -84,7 +84,7 @@ def test_the_table_and_the_points_agree(located):
         row["confidence"] = None if np.isnan(row["confidence"]) else row["confidence"]
         assert point["properties"] == row
     assert [point["properties"]["confidence"] for point in points["features"]][:3] == [
-        *(0.99, 0.01, None)
+        *(0.9999, 0.0096, None)
     ]
 
 

@@ -153,8 +153,10 @@ def test_the_thumbnail_of_a_raw_file_is_no_photo(tmp_path, refused):
     photo(raw, format="TIFF")
     for read in (load_image, image_shape, read_exif, lambda path: check_images([path])):
         refused(partial(read, raw), f"{raw}: can't be decoded (.dng): export it as JPEG")
-    photo(raw, format="JPEG")
     refused(lambda: check_images([raw]), "can't be decoded (.dng)")
+    photo(raw, format="JPEG")
+    check_images([raw])
+    assert image_shape(raw) == load_image(raw).shape[1:]
     refused(lambda: load_image(tmp_path / "none.dng"), "there is no such image")
 
 

@@ -343,6 +343,63 @@ def test_exiftool_writes_paths_and_bare_names(tmp_path):
     assert found == {"b.jpg", "deep/a.jpg"}
 
 
+@pytest.mark.parametrize(
+    "line, expected",
+    [
+        ("a.jpg,S,33.85,W,70.5", (-33.85, -70.5)),
+        ("a.jpg,South,-33.85,West,-70.5", (-33.85, -70.5)),
+        ("a.jpg,N,33.85,E,151.2", (33.85, 151.2)),
+        ("a.jpg,,-33.85,,151.2", (-33.85, 151.2)),
+        ("a.jpg,N,-33.85,E,151.2", "-33.85 is not 'N'"),
+        ("a.jpg,N,33.85,S,151.2", "151.2 is not 'S'"),
+    ],
+)
+def test_exiftool_may_write_signs_apart(tmp_path, line, expected):
+    (tmp_path / "a.jpg").touch()
+    columns = "SourceFile,GPSLatitudeRef,GPSLatitude,GPSLongitudeRef,GPSLongitude"
+    (tmp_path / "list.csv").write_text(f"{columns}\n{line}\n")
+    if isinstance(expected, str):
+        with pytest.raises(VgeoError, match=re.escape(expected)):
+            read_photos(tmp_path)
+    else:
+        found = np.transpose(degrees(read_photos(tmp_path)))
+        np.testing.assert_allclose(found, [expected], atol=1e-7)
+
+
+def test_metres_of_two_zones_in_a_list_do_not_compare(tmp_path, refused):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).touch()
+    lines = ["a.jpg,708310.69,5707239.64,30,51.4779,-0.0001"]
+    lines += ["b.jpg,291689.31,5707239.64,31,51.4779,0.0001"]
+    path = tmp_path / "list.csv"
+    path.write_text("\n".join(["file,utm_east,utm_north,zone,lat,lon", *lines]))
+    np.testing.assert_allclose(degrees(read_photos(path))[1], [-1e-4, 1e-4], atol=1e-6)
+    without = [line.rsplit(",", 2)[0] for line in lines]
+    path.write_text("\n".join(["file,utm_east,utm_north,zone", *without]))
+    refused(lambda: read_photos(path, strict=False), "line 3 (b.jpg): is in UTM zone '31', line 2")
+    path.write_text("\n".join(["file,utm_east,utm_north,zone", without[0]]))
+    assert len(read_photos(path)) == 1
+
+
+def test_headings_and_months_at_the_end_of_a_line_may_be_left_out(tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).touch()
+    lines = "file,lat,lon,heading,month\na.jpg,37.7,-122.4\nb.jpg,37.7,-122.4,90\n"
+    (tmp_path / "list.csv").write_text(lines)
+    table = read_photos(tmp_path).table
+    assert table["month"].tolist() == [0, 0]
+    np.testing.assert_array_equal(table["heading"], [np.nan, 90])
+
+
+def test_a_few_odd_names_do_not_make_an_album_one_of_names(tmp_path, make_photos):
+    paths = make_photos(tmp_path, [(37.77, -122.42)] * 3, kind="exif")
+    paths[0].rename(tmp_path / "@anna@ben@.jpg")
+    assert len(read_photos(tmp_path)) == 3
+    (there,) = make_photos(tmp_path, [552_000.0], stem="odd")
+    photos = read_photos(tmp_path, strict=False)
+    assert len(photos) == 3 and list(photos.skipped) == [str(there)]
+
+
 def test_one_odd_photo_among_good_ones_is_skipped(tmp_path, make_photos, refused):
     make_photos(tmp_path / "exif", [(37.77, -122.42)] * 3, kind="exif")
     (far,) = make_photos(tmp_path / "exif", [(37.77, 122.42)], kind="exif", stem="far")

@@ -70,7 +70,7 @@ def test_the_time_of_each_machine_is_shown_where_it_is_known(clone):
     run_file.write_text(json.dumps(run))
     row = {"processor": "slow", "precision": "float32", "minutes": 44.4, "claims": 9}
     row |= {"commit": "a" * 40, "seeds": 1}
-    verdicts = pd.DataFrame([{"claim": "x", machines.RELEASED: "reproduced"}] * 2)
+    verdicts = pd.DataFrame([dict.fromkeys(machines.ROW, "x")] * 2)
     tables = pd.DataFrame([{"table": "1", "largest": 3.8}])
     update(clone)
     assert rows_between(clone, "README.md", "results")[2][2:] == ["21 min", ""]
@@ -84,7 +84,7 @@ def test_the_time_of_each_machine_is_shown_where_it_is_known(clone):
     assert all(f"{value:.1f}" in first[1] for value in chosen["value"]) and len(chosen) == 3
     page = (clone / "docs/results.md").read_text()
     assert "slow (without bfloat16); commit aaaaaaaaaaaa;" in page
-    assert "Of 9 verdicts 2 differ; 2 of these are decided" in page
+    assert "one seed. Of 9 verdicts 2 differ." in page
 
 
 def rows_between(clone, page, word):

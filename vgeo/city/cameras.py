@@ -8,7 +8,7 @@ from vgeo.city.kernel import View
 from vgeo.city.plan import SPACING
 
 # Deviations of a query from the crop that it resembles most: metres east and north, and degrees.
-# A descriptor of 96 pixels hardly knows a house front again from farther aside (docs/city.md).
+# From farther aside descriptors of 96 pixels find fewer queries (docs/city.md).
 ASIDE, TURN = 0.8, 4.0
 
 

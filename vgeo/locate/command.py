@@ -5,15 +5,17 @@ import os
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from vgeo.errors import VgeoError, say, show
 from vgeo.files import check_writable
 from vgeo.locate.confidence import percent
-from vgeo.locate.exported import ExportedIndex, export, is_exported
+from vgeo.locate.exported import ExportedIndex, export, is_exported, is_index
 from vgeo.locate.index import RADIUS, SHORTLIST, SHOWN, Index, open_describer
 from vgeo.locate.output import (
+    SKIPPED,
     answers_in_full,
     document,
     locations,
@@ -24,7 +26,7 @@ from vgeo.locate.output import (
 )
 from vgeo.photos.folders import photo_files, refuse
 from vgeo.photos.images import unreadable
-from vgeo.photos.lists import is_list
+from vgeo.photos.lists import is_answers
 from vgeo.photos.names import check_degrees
 from vgeo.photos.tables import Photos, read_photos
 
@@ -78,7 +80,7 @@ def locate(
     if not queries and index_file is None:
         raise VgeoError("no query: give a photo, or a folder of photos, whose place is asked for")
     check_writable(Path(out) / "skipped.csv", "give another folder as --out")
-    _keep_own_files(Path(out) / "locations.csv" if queries else None, index_file)
+    _keep_own_files(Path(out), bool(queries), index_file)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd values in the photos' headers
         describer = open_describer(weights, model, yes)
@@ -147,17 +149,23 @@ def _answer(
     return document(index, explanation, index.skipped | skipped, found)
 
 
-def _keep_own_files(table: Path | None, index_file) -> None:
-    """Raises VgeoError where the table of answers or the index would replace a file that is none,
-    or the index can't be written.
+def _keep_own_files(out: Path, answers: bool, index_file) -> None:
+    """Raises VgeoError where an output would replace a file that this command did not write, or
+    the index can't be written.
+
+    A folder with a table of answers is one of this command's.
     """
-    if table and table.is_file() and is_list(os.fspath(table)):
-        raise VgeoError(
-            f"{table}: lists photos, and the answers would replace it: give another folder as --out"
-        )
+    table, left_out = out / "locations.csv", out / "skipped.csv"
+    files = [table, out / "locations.geojson", out / "map.html"] if answers else []
+    there = [] if is_answers(os.fspath(table)) else [path for path in files if path.exists()]
+    with suppress(OSError, UnicodeDecodeError):
+        header = left_out.read_text(encoding="utf-8").partition("\n")[0]
+        there += [left_out] if header != ",".join(SKIPPED) else []
+    for path in there:
+        raise VgeoError(f"{path}: is not of vgeo locate: give another folder as --out")
     if index_file is not None:
         check_writable(index_file, "give another file as --index")
-        if os.path.exists(index_file) and not is_exported(index_file):
+        if os.path.exists(index_file) and not is_index(index_file):
             raise VgeoError(f"{index_file}: is no index: give another file as --index")
 
 

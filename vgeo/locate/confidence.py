@@ -21,6 +21,9 @@ from sklearn.preprocessing import StandardScaler
 
 from vgeo.errors import VgeoError
 
+# How sure answers are, float (Q,), higher for surer ones, and which of them are right, bool (Q,).
+Way = tuple[np.ndarray, np.ndarray]
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -181,38 +184,46 @@ def risk_coverage(score, right) -> tuple[np.ndarray, np.ndarray]:
     return given / len(right), risk[last]
 
 
-def risks(ways: Mapping[str, np.ndarray], right) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The `risk_coverage` of each of several scores."""
-    return {name: risk_coverage(score, right) for name, score in ways.items()}
+def risks(ways: Mapping[str, Way]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The `risk_coverage` of each of several ways."""
+    return {name: risk_coverage(*way) for name, way in ways.items()}
 
 
-def sureness(probability, distances, shared) -> dict[str, np.ndarray]:
-    """Ways to say how sure answers are, each (Q,), higher for surer ones.
+def sureness(probability, shared, right, distances, nearest_right) -> dict[str, Way]:
+    """Ways to say how sure answers are, each with the answers that it is about.
 
     Parameters
     ----------
     probability : (Q,), the confidence.
-    distances : (Q, K), of the query's descriptor and the nearest ones, ascending, K at least 2.
     shared : (Q, K), points that the query shares with its matches.
+    right : bool (Q,), whether the first match is right.
+    distances : (Q, K), of the query's descriptor and the nearest ones, ascending, K at least 2.
+    nearest_right : bool (Q,), whether the photo with the nearest descriptor is right.
     """
     far, second = np.asarray(distances)[:, :2].T
+    right, nearest_right = np.asarray(right, bool), np.asarray(nearest_right, bool)
+    ratio = far / second.clip(min=np.finfo(np.float32).tiny)
     return {
-        "confidence": np.asarray(probability),
-        "distance": -far,
-        "ratio of distances": -far / second.clip(min=np.finfo(np.float32).tiny),
-        "number of matches": np.asarray(shared)[:, 0],
+        "confidence": (np.asarray(probability), right),
+        "distance": (-far, nearest_right),
+        "ratio of distances": (-ratio, nearest_right),
+        "number of matches": (np.asarray(shared)[:, 0], right),
     }
 
 
-def precision_areas(ways: Mapping[str, np.ndarray], right) -> pd.DataFrame:
-    """How well each of several scores (Q,), higher for surer answers, finds the right ones.
+def precision_areas(ways: Mapping[str, Way]) -> pd.DataFrame:
+    """How well each of several ways finds the right answers.
 
     Returns
     -------
-    A row a score: AUPRC, 0 to 1, the area under precision and recall (average precision).
+    A row a way: the share of right answers in percent, and AUPRC, 0 to 1, the area under precision
+    and recall (average precision).
     """
-    areas = {name: average_precision_score(right, score) for name, score in ways.items()}
-    return pd.Series(areas, name="AUPRC").rename_axis("sure by").to_frame()
+    rows = {
+        name: {"right, %": 100 * right.mean(), "AUPRC": average_precision_score(right, score)}
+        for name, (score, right) in ways.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("sure by")
 
 
 def scores(probability, right) -> dict[str, float]:

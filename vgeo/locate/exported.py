@@ -76,11 +76,24 @@ def _copy(index: Index, store: Store) -> None:
 
 
 def is_exported(path: FilePath) -> bool:
-    """Whether a path is of a file that `export` wrote, or of another SQLite file."""
+    """Whether a path is of a SQLite file, as `export` writes."""
     if not os.path.isfile(path):
         return False
     with open(path, "rb") as file:
         return file.read(len(START)) == START
+
+
+def is_index(path: FilePath) -> bool:
+    """Whether a path is of a file that `export` wrote, by its tables."""
+    if not is_exported(path):
+        return False
+    try:
+        uri = Path(path).resolve().as_uri()
+        with closing(sqlite3.connect(f"{uri}?mode=ro", uri=True)) as connection:
+            found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            return {"about", "places"} <= {name for (name,) in found}
+    except sqlite3.Error:
+        return False
 
 
 class ExportedIndex(Index):

@@ -57,7 +57,10 @@ SAMPLE = 5000  # photos, at most, that descriptors are whitened on
 ENOUGH = 25
 PUBLISHED_SIZE = 512  # pixels: the image size of weights without a recipe, such as CosPlace's
 SHIPPED = Path(__file__).parent / "calibration.json"  # written by benchmarks/locate.py
-DESCRIBING = ("vgeo.models.network", "vgeo.models.peers", "vgeo.models.xfeat", "vgeo.photos.images")
+DESCRIBING = (
+    *("vgeo.models.network", "vgeo.models.peers", "vgeo.models.xfeat"),
+    *("vgeo.photos.images", "vgeo.locate.copies"),
+)
 
 
 @dataclass(frozen=True, eq=False)

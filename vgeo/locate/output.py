@@ -20,7 +20,9 @@ from vgeo.locate.confidence import Calibration, percent
 from vgeo.locate.index import SHOWN, Answers, Index
 from vgeo.photos.images import image_shape, load_image
 
+SKIPPED = ["file", "reason"]  # columns of skipped.csv
 THUMBNAIL = 160  # pixels, the longer side
+CERTAIN = 1e-4  # the smallest confidence in a file, and how far the largest one is from 1
 # A transparent GIF of one pixel.
 BLANK = {"data": "data:image/gif;base64,R0lGODlhAQABAAAAACw=", "width": 4, "height": 3}
 
@@ -55,7 +57,9 @@ def write_locations(folder: Path, table: pd.DataFrame) -> None:
     Metres without a zone are no GeoJSON geometry: they are properties.
     """
     names = {column: table[column].map(printable) for column in ("file", "best_match")}
-    table = table.assign(confidence=table["confidence"].round(3), **names)
+    # no answer is certain: `percent` says "> 99 %"
+    confidence = table["confidence"].clip(CERTAIN, 1 - CERTAIN).round(4)
+    table = table.assign(confidence=confidence, **names)
     write(folder / "locations.csv", table.to_csv(index=False))
     points = []
     for row in table.to_dict("records"):
@@ -70,13 +74,13 @@ def write_locations(folder: Path, table: pd.DataFrame) -> None:
 
 
 def write_skipped(path: Path, skipped: dict[str, str]) -> None:
-    """Writes the photos that were left out, {file: why}, as a CSV of file and reason.
+    """Writes the photos that were left out, {file: why}, as a CSV of SKIPPED.
 
     Where none was left out, an earlier file is removed.
     """
     if skipped:
         rows = [(printable(file), printable(reason)) for file, reason in skipped.items()]
-        write(path, pd.DataFrame(rows, columns=["file", "reason"]).to_csv(index=False))
+        write(path, pd.DataFrame(rows, columns=SKIPPED).to_csv(index=False))
     else:
         path.unlink(missing_ok=True)
 

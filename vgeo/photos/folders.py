@@ -3,7 +3,7 @@
 import os
 
 from vgeo.errors import VgeoError, say
-from vgeo.photos.images import open_image, undecodable
+from vgeo.photos.images import open_image, undecodable, why
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
@@ -19,6 +19,7 @@ OTHERS = {
     *("$recycle.bin", "recycler", "system volume information", "lost+found", "recently deleted"),
     *("trash", "thumbnails", "thumbs", "_thumbs", "cache", "ipod photo cache", "node_modules"),
 }
+OTHER_STARTS = ("appdata_",)  # Nextcloud's
 OTHER_ENDINGS = (".lrdata", ".lrlibrary", ".cocatalog", ".aplibrary")
 
 
@@ -27,29 +28,37 @@ def photo_files(folder: str) -> tuple[list[str], dict[str, str]]:
 
     A file whose ending is in SUFFIXES is a photo without being opened. A file of another ending is
     one if it begins as one of FORMATS does. Files and folders of other programs are neither photos
-    nor left out: names that begin with a dot, COPIES, OTHERS and OTHER_ENDINGS. A line counts such
-    folders.
+    nor left out: names that begin with a dot, COPIES, OTHERS, OTHER_STARTS, OTHER_ENDINGS. A line
+    counts such folders.
 
     Returns
     -------
-    The paths of the photos, and {path: why} of the photos that no installed library decodes.
+    The paths of the photos, and {path: why} of the photos that no installed library decodes, the
+    folders that can't be listed, and the links that lead back to a folder that they lie in.
 
     Raises
     ------
-    VgeoError : a folder can't be listed, or a link leads back to a folder that it lies in.
+    VgeoError : the folder itself can't be listed.
     """
+    paths, unread = [], []
+    left_out: dict[str, str] = {}
 
-    def stop(error: OSError) -> None:
-        raise unlistable(error)
+    def leave_out(error: OSError) -> None:
+        fault = unlistable(error)
+        if error.filename == folder:
+            raise fault
+        left_out[error.filename] = why(fault, error.filename)
 
-    paths, left_out, unread = [], {}, []
-    for parent, folders, names in os.walk(folder, onerror=stop, followlinks=True):
+    for parent, folders, names in os.walk(folder, onerror=leave_out, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        unread += [os.path.join(parent, name) for name in folders if _of_other_programs(name)]
-        folders[:] = [name for name in folders if not _of_other_programs(name)]
-        for link in filter(os.path.islink, (os.path.join(parent, name) for name in folders)):
-            if _leads_back(link, folder):
-                raise VgeoError(f"{link}: leads back to a folder that it lies in: remove the link")
+        others = [name for name in folders if _of_other_programs(parent, name)]
+        unread += [os.path.join(parent, name) for name in others]
+        links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
+        back = [name for name in links if _leads_back(os.path.join(parent, name), folder)]
+        for name in back:
+            reason = "leads back to a folder that it lies in: remove the link"
+            left_out[os.path.join(parent, name)] = reason
+        folders[:] = [name for name in folders if name not in {*others, *back}]
         for name in names:
             path, lower = os.path.join(parent, name), name.lower()
             if name.startswith(".") or lower.endswith(COPIES):
@@ -78,9 +87,11 @@ def _leads_back(link: str, top: str) -> bool:
         above = os.path.dirname(above)
 
 
-def _of_other_programs(folder: str) -> bool:
+def _of_other_programs(parent: str, folder: str) -> bool:
     lower = folder.lower()
-    return lower in OTHERS or lower.endswith(OTHER_ENDINGS)
+    if lower in OTHERS or lower.startswith(OTHER_STARTS) or lower.endswith(OTHER_ENDINGS):
+        return True
+    return lower != "originals" and parent.lower().endswith(".photoslibrary")  # Apple's
 
 
 def _begins_as_a_photo(path: str) -> bool:

@@ -16,7 +16,8 @@ from vgeo.errors import VgeoError, printable, result
 
 AHEAD = 3  # batches that are decoded before they are asked for
 MOST_PIXELS = 300_000_000  # of one photo: phones take 200 million
-# Photos that no installed library decodes. Of a camera's raw file Pillow decodes a thumbnail only.
+# Photos that no installed library decodes, unless they are JPEGs under such a name. Of a camera's
+# raw file, most of which are TIFFs, Pillow decodes a thumbnail only.
 UNDECODABLE = (
     *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mrw"),
     *(".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw"),
@@ -40,7 +41,7 @@ def open_image(path: FilePath, formats: tuple[str, ...] | None = None) -> Image.
     Raises
     ------
     Exception : whatever the libraries raise, DecompressionBombError above MOST_PIXELS,
-        UnidentifiedImageError where the ending is in UNDECODABLE.
+        UnidentifiedImageError where the file is `undecodable`.
     """
     image = Image.open(path, formats=formats)
     if reason := undecodable(path):
@@ -56,9 +57,19 @@ def open_image(path: FilePath, formats: tuple[str, ...] | None = None) -> Image.
 
 
 def undecodable(path: FilePath) -> str:
-    """Why a file whose ending is in UNDECODABLE can't be decoded, "" for any other file."""
+    """Why a file whose ending is in UNDECODABLE can't be decoded, "" for any other and a JPEG."""
     ending = os.path.splitext(path)[1].lower()
-    return f"can't be decoded ({ending}): export it as JPEG" if ending in UNDECODABLE else ""
+    if ending not in UNDECODABLE or _is_jpeg(path):
+        return ""
+    return f"can't be decoded ({ending}): export it as JPEG"
+
+
+def _is_jpeg(path: FilePath) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(3) == b"\xff\xd8\xff"
+    except OSError:
+        return False
 
 
 def load_image(path: FilePath, size: int | tuple[int, int] | None = None) -> torch.Tensor:

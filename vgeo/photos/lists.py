@@ -27,6 +27,9 @@ NAMES = {
     "lon": ("lon", "lng", "long", "longitude", "gpslongitude"),
     "utm_east": ("utmeast", "easting"),
     "utm_north": ("utmnorth", "northing"),
+    "lat_sign": ("gpslatituderef", "latituderef"),  # exiftool may write degrees without signs
+    "lon_sign": ("gpslongituderef", "longituderef"),
+    "zone": ("zone", "utmzone"),
     "heading": ("heading",),
     "month": ("month", "date"),
 }
@@ -54,11 +57,21 @@ def is_list(path: str) -> bool:
     It names a column of files and a position. A table of another program's or the answers of
     `vgeo locate` do not. Neither does what can't be read.
     """
-    try:
-        header = _header(next(_lines(path, errors="replace"), (1, []))[1])
-    except VgeoError:
-        return False
+    header = _header_of(path)
     return "file" in header and not header.keys().isdisjoint(POSITIONS) and ANSWERS not in header
+
+
+def is_answers(path: str) -> bool:
+    """Whether a CSV holds answers of `vgeo locate`."""
+    return ANSWERS in _header_of(path)
+
+
+def _header_of(path: str) -> dict[str, int]:
+    """`_header` of a CSV's first line, empty where it can't be read."""
+    try:
+        return _header(next(_lines(path, errors="replace"), (1, []))[1])
+    except VgeoError:
+        return {}
 
 
 def read_list(path: str) -> tuple[list[Entry], bool, dict[str, str]]:
@@ -100,7 +113,9 @@ def read_list(path: str) -> tuple[list[Entry], bool, dict[str, str]]:
     skipped: dict[str, str] = {}
     seen: dict[str, int] = {}
     unclear: list[str] = []
-    width = 1 + max(header.values())
+    zones: dict[str, int] = {}
+    needed = ["file", *POSITIONS]
+    width = 1 + max(place for column, place in header.items() if column in needed)
     files = [plain.index(name) for name in NAMES["file"] if name in plain]
     for line, values in lines:
         while len(values) > width and not values[-1].strip():  # empty columns at the end
@@ -112,6 +127,7 @@ def read_list(path: str) -> tuple[list[Entry], bool, dict[str, str]]:
         if len(values) < width:
             skipped[f"{path} line {line}"] = odd
             continue
+        values += [""] * (len(written) - len(values))  # heading and month may be left out
         row = {column: values[place].strip() for column, place in header.items()}
         named = [values[place].strip() for place in files if place < len(values)]
         there = (name for name in named if name and os.path.isfile(_on_disk(folder, name)))
@@ -131,8 +147,16 @@ def read_list(path: str) -> tuple[list[Entry], bool, dict[str, str]]:
                 x = _number(row["utm_east"], "utm_east", name, metres=True)
                 y = _number(row["utm_north"], "utm_north", name, metres=True)
                 check_utm(x, y, None, name)
+                zones.setdefault(row.get("zone", ""), line)
+                if len(zones) > 1 and not in_degrees:
+                    first = min(zones.values())
+                    raise Unclear(
+                        f"{name}: is in UTM zone {row['zone'] or '?'!r}, line {first} in another: "
+                        "their metres don't compare, write lat and lon as well"
+                    )
             if in_degrees:
-                lat, lon = _number(row["lat"], "lat", name), _number(row["lon"], "lon", name)
+                lat = _signed(_number(row["lat"], "lat", name), row.get("lat_sign", ""), "NS", name)
+                lon = _signed(_number(row["lon"], "lon", name), row.get("lon_sign", ""), "EW", name)
                 check_degrees(lat, lon, name)
                 x, y = _of_both(x, y, lat, lon, name) if in_metres else (lat, lon)
         except Unclear:
@@ -207,6 +231,21 @@ def _number(text: str, column: str, name: str, metres: bool = False) -> float:
             "point or nothing"
         )
     return number(re.sub(r"(?<=\d),(?=\d+$)", ".", text), column, name)
+
+
+def _signed(degrees: float, reference: str, sides: str, name: str) -> float:
+    """Degrees with the sign of a reference such as "S" or "South"; sides: "NS" or "EW".
+
+    Raises
+    ------
+    VgeoError : the reference is of another kind, or contradicts the sign.
+    """
+    if not reference:
+        return degrees
+    side = reference[0].upper()
+    if side not in sides or side == sides[0] and degrees < 0:
+        raise VgeoError(f"{name}: {degrees:g} is not {reference!r}: correct the one that is wrong")
+    return -abs(degrees) if side == sides[1] else degrees
 
 
 def _of_both(east: float, north: float, lat: float, lon: float, name: str) -> tuple[float, float]:

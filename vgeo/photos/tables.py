@@ -119,8 +119,8 @@ def read_photos(source: FilePath, what: str = "photos", strict: bool = True) -> 
     ----------
     source : one of
 
-        - a folder of images whose names hold their positions (`@...@`), at any depth;
-        - a folder of photos whose EXIF holds a GPS position, none of whose names is `@...@`;
+        - a folder of images at any depth, most of whose names hold positions (`@...@`);
+        - a folder of other photos, whose EXIF holds a GPS position;
         - a folder that holds one list, or the path of a list: a CSV whose first line names
           `file,lat,lon` (degrees, WGS84) or `file,utm_east,utm_north` (metres, which win where both
           are there), with `heading` and `month` where they are known. Files are relative to the
@@ -174,8 +174,8 @@ def _from_folder(folder: str) -> Photos:
         return _from_list(os.path.join(folder, lists[0]))
     paths, left_out = photo_files(folder)
     bases = map(os.path.basename, paths)
-    named = any(name.startswith("@") and name.count("@") > 2 for name in bases)
-    photos = (_from_names if named else _from_exif)(folder, paths)
+    named = sum(name.startswith("@") and name.count("@") > 2 for name in bases)
+    photos = (_from_names if 2 * named > len(paths) else _from_exif)(folder, paths)
     skipped = left_out | photos.skipped
     if tables and not len(photos):  # perhaps one of them is meant as the list
         try:

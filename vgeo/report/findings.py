@@ -21,6 +21,7 @@ from vgeo.report.claims import (
     by_family,
     verdict_counts,
 )
+from vgeo.report.machines import Comparison, comparison
 from vgeo.report.measures import NAMES
 from vgeo.study.data import DATASETS
 from vgeo.study.rows import FAMILIES
@@ -131,7 +132,7 @@ def limits(results: str | os.PathLike) -> list[str]:
     """How far a results folder's data carry its findings, in sentences; those it has numbers for.
 
     They state the number of queries, the size of the databases with chance recall, what the
-    trainings start from, and how far training moves the start's R@1.
+    trainings start from, how far training moves the start's R@1, and what another machine decides.
     """
     folder, lines = Path(results), []
     if (table := _read(folder, "table_01")) is not None:
@@ -150,6 +151,9 @@ def limits(results: str | os.PathLike) -> list[str]:
         lines.append(f"Databases of {where}: {counts} photos. Chance R@1 is {chance} %.")
     if (starts := _read(folder, "starts")) is not None:
         lines.append(_training(starts))
+    found, ledger = comparison(folder), _read(folder, "claims")
+    if found is not None and ledger is not None:
+        lines.append(_machines(found, ledger))
     return lines
 
 
@@ -169,6 +173,16 @@ def tolerances(ledger: pd.DataFrame) -> str:
     )
 
 
+def _machines(found: Comparison, ledger: pd.DataFrame) -> str:
+    """How many verdicts another machine does not share, and the counts without them."""
+    counts = found.counts(ledger).loc[list(DECIDED)].astype(str)
+    each = _listed([" / ".join(counts[family]) for family in FAMILIES])
+    return (
+        f"With one seed, machines with and without bfloat16 differ in {len(found.verdicts)} "
+        f"verdicts. Without these verdicts the counts are {each}."
+    )
+
+
 def _training(starts: pd.DataFrame) -> str:
     """What each backbone starts from, and how far CosFace's training moves its R@1.
 
@@ -184,6 +198,8 @@ def _training(starts: pd.DataFrame) -> str:
     least = starts.groupby("backbone", sort=False)["p"].min()
     if still := [NAMES[name] for name in least[~(least < ALPHA)].index]:
         text += f" So comparisons of {_listed(still)}'s trainings say little about the techniques."
+    if "city" in set(starts["weights"]):
+        text += " Comparisons of backbones (Table 5) compare these starts too."
     return text
 
 
@@ -215,8 +231,7 @@ def findings_table(
     limits : sentences, from `limits`.
     """
     ledger = pd.read_csv(claims)
-    said = [summary(ledger), tolerances(ledger), *(limits or [])]
-    lines = [f"- {line}" for line in said if line]
+    lines = [f"- {line}" for line in (summary(ledger), *(limits or []))]
     # the ledger and the page have the quotes
     table = changes(ledger).drop(columns=QUOTED).map(lambda text: text.replace("\n", "<br>"))
     return "\n".join([*lines, "", tables.markdown(table), "", note])

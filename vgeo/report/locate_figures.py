@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from vgeo.locate.confidence import percent
 from vgeo.photos.images import load_image
 from vgeo.photos.places import Dataset
 from vgeo.report import figures
@@ -31,7 +32,7 @@ def gallery_with_confidence(
     for row, query in zip(axes, queries, strict=True):
         matches = answers.predictions[query, :n]
         paths = [dataset.queries.paths[query], *(dataset.database.paths[k] for k in matches)]
-        labels = [f"confidence {100 * confidence[query]:.0f} %"]
+        labels = [f"confidence {percent(confidence[query])}"]
         frames: list[dict] = [{"visible": False}]
         for match, alike in zip(matches, answers.similarity[query], strict=False):
             right = match in dataset.positives[query]

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from vgeo.report.claims import VERDICTS
+from vgeo.report.claims import verdict_counts
 
 FOLDER = "machines"  # of a results folder
 KINDS = {"bf16": "with bfloat16", "float32": "without bfloat16"}  # of machines, by their precision
-RELEASED = "released verdict"  # a column of `Comparison.verdicts`
+ROW = ["claim", "family", "dataset", "metric"]  # what names a row of the ledger
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Comparison:
     ----------
     tables : a row for each of the original's tables: how far its recalls differ, in points, beside
         the largest spread of an effect over the released run's seeds.
-    verdicts : the claims and costs that one machine decides and the other does not decide alike,
-        with RELEASED beside the two.
+    verdicts : ROW of the claims and costs that one machine decides and the other does not decide
+        alike, and what each says.
     runs : a row for each machine, with the commit, the number of seeds and "claims", the size of
         the ledger. "minutes" is missing where the run found its trainings in a cache.
     """
@@ -38,10 +38,17 @@ class Comparison:
         for name, table in vars(self).items():
             table.to_csv(folder / f"{name}.csv", index=False)
 
-    def minutes(self) -> dict[str, float]:
-        """{precision of a machine: minutes of its run from an empty cache}."""
-        timed = self.runs.dropna(subset="minutes")
+    def minutes(self, seeds: int) -> dict[str, float]:
+        """{precision of a machine: minutes of its run of so many seeds from an empty cache}."""
+        timed = self.runs[self.runs["seeds"] == seeds].dropna(subset="minutes")
         return dict(zip(timed["precision"], timed["minutes"], strict=True))
+
+    def counts(self, ledger: pd.DataFrame) -> pd.DataFrame:
+        """`verdict_counts` of a ledger in which the verdicts that differ are not decidable."""
+        flipped = pd.MultiIndex.from_frame(self.verdicts[ROW].fillna(""))
+        differs = pd.MultiIndex.from_frame(ledger[ROW].fillna("")).isin(flipped)
+        verdicts = ledger["verdict"].mask(differs, "not decidable")
+        return verdict_counts(ledger.assign(verdict=verdicts))
 
     def __str__(self) -> str:
         each = " and ".join(
@@ -49,11 +56,10 @@ class Comparison:
             for run in self.runs.to_dict("records")
         )
         run = self.runs.iloc[0]
-        released = self.verdicts[RELEASED].isin(VERDICTS[:2]).sum()
+        trainings = "one seed" if run["seeds"] == 1 else f"{run['seeds']} seeds"
         return (
-            f"Compared: {each}; commit {run['commit'][:12]}; trainings of every model: "
-            f"{run['seeds']}. Of {run['claims']} verdicts {len(self.verdicts)} differ; {released} "
-            "of these are decided in the released ledger and should be read as not decidable."
+            f"Compared: {each}; commit {run['commit'][:12]}; {trainings}. Of {run['claims']} "
+            f"verdicts {len(self.verdicts)} differ."
         )
 
 
