@@ -1,10 +1,11 @@
 """How often `vgeo locate` is right, and how well its confidence holds.
 
-    python benchmarks/locate.py REAL CITY
+    python benchmarks/locate.py REAL CITY TRAINED
 
 REAL and CITY are folders that hold sf-xs/val and sf-xs/test. REAL's are photographs, and it holds
 sf-xs/train too; CITY is what `vgeo data` renders. The default model's weights were trained on
-neither.
+neither. TRAINED is the model.safetensors of a training of EfficientNet-Lite0 on rendered streets,
+such as of `vgeo train city`: it is compared with the default model.
 
 The choices in vgeo/locate/index.py and vgeo/models/xfeat.py were made by hand from
 benchmarks/results/locate_choices.csv, on REAL's val and on every second query of its test; so the
@@ -76,9 +77,9 @@ def by_year(photos, year=2017):
     return [photos.take(~later), photos.take(later)]
 
 
-def features(photos, size):
+def features(photos, size, weights="imagenet"):
     """Pooled features of EfficientNet-Lite0, float32 (N, C)."""
-    model = build("efficientnet_lite0", "imagenet").eval()
+    model = build("efficientnet_lite0", weights).eval()
     model.aggregation = model.aggregation[:POOLED]
     return torch.from_numpy(describe(model, photos.paths, size))
 
@@ -134,17 +135,22 @@ def point_rows(database, queries, side, nearest, points, counts=COUNTS):
             }
 
 
-def choices(sets):
+def choices(sets, trained):
     """locate_choices.csv: what each choice gives on the validation sets."""
     rows = []
     for name, photos in sets.items():
         described = {size: [features(each, size) for each in photos] for size in SIZES}
         for size in SIZES:
-            rows += [{"set": name} | row for row in descriptor_rows(*photos, size, described[size])]
+            there = {"ImageNet": described[size]}
+            there["rendered streets"] = [features(each, size, trained) for each in photos]
+            for last, known in there.items():
+                found = descriptor_rows(*photos, size, known)
+                rows += [{"set": name, "trained on": last} | row for row in found]
         nearest = candidates(*described[SIZE])
         for side in SIDES:
             points = [describe_points(each.paths, side) for each in photos]
-            rows += [{"set": name} | row for row in point_rows(*photos, side, nearest, points)]
+            found = point_rows(*photos, side, nearest, points)
+            rows += [{"set": name, "trained on": "ImageNet"} | row for row in found]
     pd.DataFrame(rows).to_csv(OUT / "locate_choices.csv", index=False)
 
 
@@ -194,16 +200,9 @@ def calibrate(describer, sets):
 
 def test(name, describer, database, queries, shipped):
     """The rows of locate.csv of a test set: ways to say how confident an answer is, and copies."""
-    start = time.perf_counter()
     index = Index(database, *describer)
-    seconds = [time.perf_counter() - start]
     own, _ = index.calibrate()
-    seconds.append(time.perf_counter() - start - sum(seconds))
     answers, right = ask(index, queries)
-    seconds.append((time.perf_counter() - start - sum(seconds)) / len(queries))
-    print(f"{name}: {index.described} photos described, index in {seconds[0]:.1f} s")
-    print(f"{name}: calibrated in {seconds[1]:.1f} s, {seconds[2]:.3f} s a query")
-    print(f"{name}: {index.store.path.stat().st_size:,} bytes, all photos and copies")
     held = index.held_out
     ways = {
         "held-out photos and copies": own(answers.features),
@@ -224,11 +223,11 @@ def test(name, describer, database, queries, shipped):
     return pd.DataFrame(rows)
 
 
-def main(real, city):
+def main(real, city, trained):
     describer = open_describer()
     database, queries = folders(real, "test")
     chosen, tested = halves(queries)
-    choices({"real val": folders(real, "val"), "real test, chosen": (database, chosen)})
+    choices({"real val": folders(real, "val"), "real test, chosen": (database, chosen)}, trained)
     train = read_photos(find(real, "sf-xs", "train"))
     shipped = calibrate(describer, [folders(real, "val"), by_year(train)])
     tests = {"real test": (database, tested), "city test": folders(city, "test")}

@@ -27,7 +27,7 @@ from vgeo.study.study import Study
 
 OUT = Path(__file__).parent / "results" / "mechanisms.csv"
 LONGER = 4  # times as many epochs
-STRONGER = 10  # times the weight of gradient reversal
+STRONGER = (3, 10)  # times the weight of gradient reversal
 NIGHT_PHOTOS = 400  # of gradient reversal, in place of the profile's
 PIXELS = (128, 224)  # of the photographs, both sides
 
@@ -80,7 +80,8 @@ def reversal(study, epochs=1):
     cases = {"as in the study": {}, f"{NIGHT_PHOTOS} night photos": {"night": photos}}
     if epochs == 1:
         cases |= {
-            f"{words}, weight x {STRONGER}": changes | {"weight": STRONGER}
+            f"{words}, weight x {times}": changes | {"weight": times}
+            for times in STRONGER
             for words, changes in cases.items()
         }
     without = f"without{longer(epochs)}"
