@@ -30,6 +30,7 @@ RELEASED = "results/city"
 REAL = "benchmarks/results/real_signs.csv"  # what benchmarks/real.py writes
 # what benchmarks/city.py writes
 POSES, BRIGHTNESS = (f"benchmarks/results/city_{name}.csv" for name in ("poses", "brightness"))
+YARDSTICK = "benchmarks/results/yardstick.csv"  # what benchmarks/yardstick.py writes
 MECHANISMS = "benchmarks/results/mechanisms.csv"  # what benchmarks/mechanisms.py writes
 STEPS = {  # kinds of the cache's folders, in the words of a page
     "data": "rendering",
@@ -43,6 +44,7 @@ STEPS = {  # kinds of the cache's folders, in the words of a page
     "points": "XFeat's points",
 }
 FIRST = "the first seed"
+PASSES = "bare ResNet18, images a second"  # a column of YARDSTICK
 BASELINES = {"ResNet18": "CosFace", "EfficientNet-Lite0": "EffLite0: CosFace"}  # rows of Table 1
 
 TOLD = "day and night told apart, %"  # a column of MECHANISMS
@@ -183,6 +185,27 @@ def _minutes(run: dict) -> pd.DataFrame:
     return table.reindex([*STEPS.values(), "all else"]).dropna(how="all").fillna(0)
 
 
+def _kinds(root: Path) -> str:
+    """What each kind of machine does, and the run's time in bare forward passes, which travels."""
+    table, run, other = _read(root, YARDSTICK), _run(root), comparison(root / RELEASED)
+    if table is None:
+        return NOT_MEASURED
+    minutes = {} if other is None else other.minutes(seeds=1)
+    minutes[run["machine"]["precision"]] = _minutes(run)[FIRST].sum()
+    columns = {}
+    for row in table.to_dict("records"):
+        kind, cells = row.pop("precision"), {}
+        cells[PASSES] = f"{row[PASSES]:.0f}"
+        if kind in minutes:
+            cells["`./run_all.sh`, minutes"] = f"{minutes[kind]:.0f}"
+            passes = 60 * minutes[kind] * row[PASSES]
+            cells["the same in bare ResNet18 images, thousands"] = f"{passes / 1000:,.0f}"
+        measured = [name for name in row if name not in ("processor", "cores", PASSES)]
+        cells |= {f"`vgeo locate`, {name}": f"{row[name]:.2g}" for name in measured}
+        columns[f"{row['cores']} cores {KINDS[kind]}"] = cells
+    return markdown(pd.DataFrame(columns).fillna("").rename_axis("").reset_index())
+
+
 def _sets(root: Path) -> str:
     """The data card's counts: a row for each set of photos of the released run."""
     tables = root / RELEASED / "tables"
@@ -247,7 +270,7 @@ BLOCKS: dict[str, Mapping[str, Block]] = {
         **{question: _mechanism(question) for question in ("reversal", "soups", "scales")},
         "filter": _filter,
     },
-    "docs/performance.md": {"times": _times},
+    "docs/performance.md": {"times": _times, "kinds": _kinds},
     "docs/city.md": {"sets": _sets, "poses": _poses, "brightness": _brightness},
 }
 
