@@ -12,7 +12,16 @@ import yaml
 
 from vgeo.errors import VgeoError
 from vgeo.report import machines, original
-from vgeo.report.documents import BLOCKS, MECHANISMS, RELEASED, TOLD, documents, update
+from vgeo.report.documents import (
+    BLOCKS,
+    MECHANISMS,
+    PASSES,
+    RELEASED,
+    TOLD,
+    YARDSTICK,
+    documents,
+    update,
+)
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -116,6 +125,26 @@ def test_minutes_by_kind_of_step_add_up_to_those_of_the_notebooks(clone, seeds):
         assert cells["training, with validation"] == [8.0, 19.0]
     command = rows_between(clone, "README.md", "results")[-1][0]
     assert command == ("`./run_all.sh`" if seeds == 1 else "`./run_all.sh city --seeds 3`")
+
+
+def test_a_run_is_told_in_bare_forward_passes_for_each_kind_of_machine(clone):
+    path = clone / RELEASED / "run.json"
+    run = json.loads(path.read_text()) | {"seeds": [0, 1]}
+    run["notebooks"] = {"01_losses": {"seconds": 600.0}, "08_conclusions": {"seconds": 900.0}}
+    run["machine"]["precision"] = "bf16"
+    path.write_text(json.dumps(run))
+    row = {"processor": "x", "cores": 2, "precision": "bf16", PASSES: 100.0, "s a query": 0.1234}
+    (clone / YARDSTICK).parent.mkdir(parents=True)
+    rows = [row, row | {"precision": "float32", PASSES: 50.4, "s a query": 0.2}]
+    pd.DataFrame(rows).to_csv(clone / YARDSTICK, index=False)
+    header, _, *found = rows_between(clone, "docs/performance.md", "kinds")
+    assert header == ["", "2 cores with bfloat16", "2 cores without bfloat16"]
+    assert found == [
+        [PASSES, "100", "50"],
+        ["`./run_all.sh`, minutes", "10", ""],
+        ["the same in bare ResNet18 images, thousands", "60", ""],
+        ["`vgeo locate`, s a query", "0.12", "0.2"],
+    ]
 
 
 def test_variants_are_shown_beside_their_difference_to_the_first(clone):
