@@ -3,7 +3,7 @@
     python benchmarks/mechanisms.py [PROFILE, default city] [REAL]
 
 The study's own trainings are found in the cache of ./run_all.sh where that has run; the variants
-are trained. REAL is a folder that holds sf-xs/test: photographs, for the scales at larger sizes.
+are trained. REAL is a folder that holds sf-xs/test: photographs, for the scales.
 Nothing is chosen by what comes out. Results are written to benchmarks/results/mechanisms.csv.
 """
 
@@ -29,7 +29,7 @@ OUT = Path(__file__).parent / "results" / "mechanisms.csv"
 LONGER = 4  # times as many epochs
 STRONGER = (3, 10)  # times the weight of gradient reversal
 NIGHT_PHOTOS = 400  # of gradient reversal, in place of the profile's
-PIXELS = (128, 224)  # of the photographs, both sides
+PIXELS = 128  # of the photographs, both sides
 
 
 def variant(study, epochs=1, weight=1, night=None):
@@ -135,10 +135,9 @@ def rendered_scales(study):
 
 def photographed_scales(study, real):
     """The same of photographs."""
-    for size in PIXELS:
-        search = at_size(study, size).search
-        for words, model in start_and_trained(study):
-            yield at_scales(f"{words}, {size} px", "photographs", search, model, photographs(real))
+    search = at_size(study, PIXELS).search
+    for words, model in start_and_trained(study):
+        yield at_scales(f"{words}, {PIXELS} px", "photographs", search, model, photographs(real))
 
 
 def start_and_trained(study):
