@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vgeo.locate.confidence import reliability
+from vgeo.locate.confidence import percent, reliability
 from vgeo.photos.places import open_dataset
 from vgeo.report import locate_figures
 
@@ -31,7 +31,9 @@ def test_the_gallery_shows_the_surest_and_the_least_sure(dataset):
     similarity = np.array([[0.9, 0.8, 0.7]] * 4)
     answers = SimpleNamespace(predictions=predictions, similarity=similarity)
     confidence = np.array([0.2, 0.9, 0.6, 0.1])
-    drawing = locate_figures.gallery_with_confidence(dataset, answers, confidence, count=1, n=3)
+    drawing = locate_figures.gallery_with_confidence(
+        dataset, answers, confidence, percent, count=1, n=3
+    )
     surest, least = words(drawing.figure)[:4], words(drawing.figure)[4:]
     assert surest == ["confidence 90 %", "0.90 wrong", "0.80 right", "0.70 wrong"]
     assert least == ["confidence 10 %", "0.90 wrong", "0.80 wrong", "0.70 wrong"]
@@ -42,7 +44,7 @@ def test_the_gallery_shows_the_surest_and_the_least_sure(dataset):
 
 def test_a_gallery_of_few_queries_and_matches(dataset):
     answers = SimpleNamespace(predictions=np.array([[0]] * 4), similarity=np.ones((4, 1)))
-    drawing = locate_figures.gallery_with_confidence(dataset, answers, np.ones(4), count=3)
+    drawing = locate_figures.gallery_with_confidence(dataset, answers, np.ones(4), percent, count=3)
     assert len(drawing.figure.axes) == 4 * 6  # all four queries, none twice
     assert [len(axis.images) for axis in drawing.figure.axes[:6]] == [1, 1, 0, 0, 0, 0]
 

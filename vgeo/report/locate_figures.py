@@ -1,11 +1,10 @@
 """The figures of the notebook on `vgeo locate`: answers, their confidence, and where they lie."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
 
-from vgeo.locate.confidence import percent
 from vgeo.photos.images import load_image
 from vgeo.photos.places import Dataset
 from vgeo.report import figures
@@ -14,7 +13,12 @@ from vgeo.report.section import Drawing
 
 @figures.style()
 def gallery_with_confidence(
-    dataset: Dataset, answers, confidence: np.ndarray, count: int = 2, n: int = 5
+    dataset: Dataset,
+    answers,
+    confidence: np.ndarray,
+    in_words: Callable[[float], str],
+    count: int = 2,
+    n: int = 5,
 ) -> Drawing:
     """The `count` surest and the `count` least sure answers, with their first n matches.
 
@@ -24,6 +28,7 @@ def gallery_with_confidence(
     answers : with predictions int (Q, K), rows of the database, the best match first, and their
         similarity float (Q, K).
     confidence : float (Q,), the probability that the first match is right.
+    in_words : what a confidence is called.
     """
     order = np.argsort(-np.asarray(confidence), kind="stable")
     queries = [*order[:count], *order[count:][-count:]]
@@ -32,7 +37,7 @@ def gallery_with_confidence(
     for row, query in zip(axes, queries, strict=True):
         matches = answers.predictions[query, :n]
         paths = [dataset.queries.paths[query], *(dataset.database.paths[k] for k in matches)]
-        labels = [f"confidence {percent(confidence[query])}"]
+        labels = [f"confidence {in_words(confidence[query])}"]
         frames: list[dict] = [{"visible": False}]
         for match, alike in zip(matches, answers.similarity[query], strict=False):
             right = match in dataset.positives[query]
