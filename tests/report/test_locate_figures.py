@@ -46,6 +46,7 @@ def test_a_gallery_of_few_queries_and_matches(dataset):
     answers = SimpleNamespace(predictions=np.array([[0]] * 4), similarity=np.ones((4, 1)))
     drawing = locate_figures.gallery_with_confidence(dataset, answers, np.ones(4), percent, count=3)
     assert len(drawing.figure.axes) == 4 * 6  # all four queries, none twice
+    assert words(drawing.figure)[0] == "confidence > 99 %"
     assert [len(axis.images) for axis in drawing.figure.axes[:6]] == [1, 1, 0, 0, 0, 0]
 
 
