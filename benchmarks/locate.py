@@ -18,7 +18,6 @@ locate_choices.csv.
 import json
 import sys
 import tempfile
-import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -114,11 +113,10 @@ def point_rows(database, queries, side, nearest, points, counts=COUNTS):
     right, first = hits(database, queries, rows), np.arange(len(rows))
     for count in counts:
         known, asked = (torch.from_numpy(x[:, :count]) for x in points)
-        shared, start = {}, time.perf_counter()
+        shared = {}
         for alike in ALIKE:
             each = [xfeat.shared_points(asked[i], known[k], alike) for i, k in enumerate(rows)]
             shared[alike] = torch.stack(each).numpy()
-        pair = 1000 * (time.perf_counter() - start) / len(ALIKE) / rows.size
         for alike, shortlist, weight in np.stack(
             [x.ravel() for x in np.meshgrid(ALIKE, SHORTLISTS, WEIGHTS, indexing="ij")], 1
         ):
@@ -131,7 +129,6 @@ def point_rows(database, queries, side, nearest, points, counts=COUNTS):
                 "shortlist": k,
                 "weight": weight,
                 "right": round(100 * share, 1),
-                "ms a pair": round(pair, 2),
             }
 
 
@@ -141,11 +138,11 @@ def choices(sets, trained):
     for name, photos in sets.items():
         described = {size: [features(each, size) for each in photos] for size in SIZES}
         for size in SIZES:
-            there = {"ImageNet": described[size]}
-            there["rendered streets"] = [features(each, size, trained) for each in photos]
-            for last, known in there.items():
+            networks = {"ImageNet": described[size]}
+            networks["rendered streets"] = [features(each, size, trained) for each in photos]
+            for training, known in networks.items():
                 found = descriptor_rows(*photos, size, known)
-                rows += [{"set": name, "trained on": last} | row for row in found]
+                rows += [{"set": name, "trained on": training} | row for row in found]
         nearest = candidates(*described[SIZE])
         for side in SIDES:
             points = [describe_points(each.paths, side) for each in photos]

@@ -164,7 +164,7 @@ def test_errors_are_one_line_before_any_work(
     for name in ("locations.csv", "map.html", "locations.geojson", "skipped.csv"):
         own.rename(photos / name)
         own = photos / name
-        words = f"{own}: is not of vgeo locate", "as --out"
+        words = f"{own}: may not be of vgeo locate", "as --out"
         refused(lambda words=words: locate(photos, [query], out=photos), *words)
     own.unlink()
     (photos / "Catalog.lrcat").write_bytes(b"")

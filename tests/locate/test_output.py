@@ -11,7 +11,7 @@ from pyproj import Transformer
 
 from vgeo.locate.confidence import Calibration
 from vgeo.locate.index import Index
-from vgeo.locate.output import THUMBNAIL, locations, thumbnail, write_locations, write_map
+from vgeo.locate.output import CERTAIN, THUMBNAIL, locations, thumbnail, write_locations, write_map
 from vgeo.photos.tables import read_photos
 
 HOSTILE = [
@@ -52,7 +52,7 @@ def located(tmp_path_factory, make_street, model):
     others = (0.0,) * (answers.features.shape[1] - 1)  # the first feature alone counts
     steep = Calibration((0.5, *others), (1.0, *(1.0 for _ in others)), (40.0, *others), -18.0)
     table = locations(index, paths, answers, steep)
-    table.loc[:2, "confidence"] = 0.99996, 0.0096, np.nan  # none is 1
+    table.loc[:2, "confidence"] = 0.9904, 0.0096, np.nan  # rounded first, these were 99 % and 1 %
     write_locations(top / "out", table)
     write_map(top / "out" / "map.html", index, table, answers, EXPLANATION)
     return top / "out", index, answers, table
@@ -64,7 +64,11 @@ def test_locations_are_the_answers(located):
     np.testing.assert_allclose(np.transpose(back), answers.xy, rtol=0, atol=0.1)
     names = [index.photos.names[row] for row in answers.predictions[:, 0]]
     assert list(table["best_match"]) == names and HOSTILE[0] in names
-    assert 0 <= table["confidence"][3] <= 1
+    assert CERTAIN <= table["confidence"][3] <= 1 - CERTAIN
+    for bias, confidence in ((-100.0, CERTAIN), (100.0, 1 - CERTAIN)):  # no answer is certain
+        sure = Calibration((0.0,), (1.0,), (0.0,), bias)
+        found = locations(index, list(table["file"]), answers, sure)["confidence"]
+        assert found.tolist() == [confidence] * len(table)
     unknown = locations(index, list(table["file"]), answers, None)
     assert unknown["confidence"].isna().all() and (unknown["lat"] == table["lat"]).all()
 
@@ -84,7 +88,7 @@ def test_the_table_and_the_points_agree(located):
         row["confidence"] = None if np.isnan(row["confidence"]) else row["confidence"]
         assert point["properties"] == row
     assert [point["properties"]["confidence"] for point in points["features"]][:3] == [
-        *(0.9999, 0.0096, None)
+        *(0.9904, 0.0096, None)
     ]
 
 

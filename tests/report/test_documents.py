@@ -133,9 +133,12 @@ def test_a_run_is_told_in_bare_forward_passes_for_each_kind_of_machine(clone):
     run["notebooks"] = {"01_losses": {"seconds": 600.0}, "08_conclusions": {"seconds": 900.0}}
     run["machine"]["precision"] = "bf16"
     path.write_text(json.dumps(run))
+    run["machine"]["processor"] = "x"
+    path.write_text(json.dumps(run))
     row = {"processor": "x", "cores": 2, "precision": "bf16", PASSES: 100.0, "s a query": 0.1234}
     (clone / YARDSTICK).parent.mkdir(parents=True)
     rows = [row, row | {"precision": "float32", PASSES: 50.4, "s a query": 0.2}]
+    rows.append(row | {"processor": "another", PASSES: 999.0})
     pd.DataFrame(rows).to_csv(clone / YARDSTICK, index=False)
     header, _, *found = rows_between(clone, "docs/performance.md", "kinds")
     assert header == ["", "2 cores with bfloat16", "2 cores without bfloat16"]

@@ -101,7 +101,7 @@ def test_verdicts_that_differ_count_as_not_decidable(both):
     assert lost["EffLite0"].iloc[:2].sum() == decided.sum() > 0
     assert lost["ResNet18, EffV2s"].tolist()[:3] == [1, 0, -1]
     line = limits(both / "released")[-1]
-    assert f" differ in {decided.sum() + 1} verdicts. " in line
+    assert f" differs in {decided.sum() + 1} verdicts (3 seeds). " in line
     assert line.endswith(f" / {found.loc['not decidable', 'EffLite0']}.")
 
 

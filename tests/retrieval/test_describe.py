@@ -84,10 +84,14 @@ def test_descriptors_from_the_stored_trunk(model, photos, tmp_path, how):
 
 def test_the_model_is_left_as_it_was(model, photos, tmp_path):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    for mode in (False, True):
+    for mode in (True, False):
         model.train(mode)
         describe(model, photos[:2], 32)
         assert model.training == mode
+    model.train()
+    store_trunk(model, photos[:2], tmp_path / "trunk.npy", 32)
+    describe_stored(model, np.load(tmp_path / "trunk.npy"))
+    assert model.training
     with pytest.raises(VgeoError, match="none: there is no such image"):
         describe(model, [*photos[:2], photos[0] + ".none"], 32)
     assert model.training and not torch.is_inference_mode_enabled()

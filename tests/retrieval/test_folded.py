@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -9,7 +10,7 @@ from torch import nn
 from vgeo.models.geowarp import GRID, Regression
 from vgeo.models.network import BACKBONES, build, folded
 from vgeo.models.weights import weights_hash
-from vgeo.retrieval.describe import describe
+from vgeo.retrieval.describe import describe, describe_stored, store_trunk
 
 
 def settled(model, *inputs):
@@ -110,4 +111,7 @@ def test_descriptions_come_from_folded_networks(model, make_photos, tmp_path, mo
         raise AssertionError("a BatchNorm has run")
 
     monkeypatch.setattr(nn.functional, "batch_norm", refuse)
-    assert describe(model, paths, 48).shape == (2, 512)
+    found = describe(model, paths, 48)
+    store_trunk(model, paths, tmp_path / "trunk.npy", 48)
+    stored = describe_stored(model, np.load(tmp_path / "trunk.npy"))
+    assert np.abs(stored - found).max() < 1e-2

@@ -5,14 +5,13 @@ import os
 import time
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from vgeo.errors import VgeoError, say, show
 from vgeo.files import check_writable
 from vgeo.locate.confidence import percent
-from vgeo.locate.exported import ExportedIndex, export, is_exported, is_index
+from vgeo.locate.exported import ExportedIndex, export, is_index, is_sqlite
 from vgeo.locate.index import RADIUS, SHORTLIST, SHOWN, Index, open_describer
 from vgeo.locate.output import (
     SKIPPED,
@@ -90,7 +89,7 @@ def locate(
             return known.within(*near, radius) if near and radius else known
 
         start = time.perf_counter()
-        if is_exported(photos):
+        if is_sqlite(photos):
             index: Index = ExportedIndex(photos, *describer, keep)
         else:
             index = Index(
@@ -158,11 +157,13 @@ def _keep_own_files(out: Path, answers: bool, index_file) -> None:
     table, left_out = out / "locations.csv", out / "skipped.csv"
     files = [table, out / "locations.geojson", out / "map.html"] if answers else []
     there = [] if is_answers(os.fspath(table)) else [path for path in files if path.exists()]
-    with suppress(OSError, UnicodeDecodeError):
-        header = left_out.read_text(encoding="utf-8").partition("\n")[0]
-        there += [left_out] if header != ",".join(SKIPPED) else []
+    if left_out.is_file():
+        text = left_out.read_text(encoding="utf-8", errors="replace")
+        there += [] if text.startswith(",".join(SKIPPED) + "\n") else [left_out]
     for path in there:
-        raise VgeoError(f"{path}: is not of vgeo locate: give another folder as --out")
+        raise VgeoError(
+            f"{path}: may not be of vgeo locate: move it, or give another folder as --out"
+        )
     if index_file is not None:
         check_writable(index_file, "give another file as --index")
         if os.path.exists(index_file) and not is_index(index_file):

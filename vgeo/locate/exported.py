@@ -75,8 +75,8 @@ def _copy(index: Index, store: Store) -> None:
         store.put(rows, known.descriptors(keys), known.points(keys), brightness)
 
 
-def is_exported(path: FilePath) -> bool:
-    """Whether a path is of a SQLite file, as `export` writes."""
+def is_sqlite(path: FilePath) -> bool:
+    """Whether a path is of a SQLite file: of one that `export` wrote, or of another."""
     if not os.path.isfile(path):
         return False
     with open(path, "rb") as file:
@@ -85,7 +85,7 @@ def is_exported(path: FilePath) -> bool:
 
 def is_index(path: FilePath) -> bool:
     """Whether a path is of a file that `export` wrote, by its tables."""
-    if not is_exported(path):
+    if not is_sqlite(path):
         return False
     try:
         uri = Path(path).resolve().as_uri()

@@ -22,7 +22,7 @@ from vgeo.photos.images import image_shape, load_image
 
 SKIPPED = ["file", "reason"]  # columns of skipped.csv
 THUMBNAIL = 160  # pixels, the longer side
-CERTAIN = 1e-4  # the smallest confidence in a file, and how far the largest one is from 1
+CERTAIN = 1e-4  # no confidence is nearer to 0 or 1: no answer is certain
 # A transparent GIF of one pixel.
 BLANK = {"data": "data:image/gif;base64,R0lGODlhAQABAAAAACw=", "width": 4, "height": 3}
 
@@ -34,12 +34,13 @@ def locations(
 
     Returns
     -------
-    The columns file, lat and lon (degrees), confidence (the probability, 0 to 1, that the photo was
-    taken within 25 m of there, NaN without a calibration), and best_match (a photo of the index,
-    relative to its folder). Where the index's UTM zone is unknown, utm_east and utm_north (metres)
+    The columns file, lat and lon (degrees), confidence (the probability, CERTAIN to 1 - CERTAIN,
+    that the photo was taken within 25 m of there, NaN without a calibration), and best_match (a
+    photo of the index, relative to its folder). Where the index's UTM zone is unknown, utm_east and utm_north (metres)
     are there in place of lat and lon.
     """
     confidence = calibration(answers.features) if calibration else np.full(len(paths), np.nan)
+    confidence = confidence.clip(CERTAIN, 1 - CERTAIN)
     names = index.photos.names
     columns: dict[str, Any] = {"file": list(paths)}
     if index.photos.zone is None:
@@ -57,9 +58,7 @@ def write_locations(folder: Path, table: pd.DataFrame) -> None:
     Metres without a zone are no GeoJSON geometry: they are properties.
     """
     names = {column: table[column].map(printable) for column in ("file", "best_match")}
-    # no answer is certain: `percent` says "> 99 %"
-    confidence = table["confidence"].clip(CERTAIN, 1 - CERTAIN).round(4)
-    table = table.assign(confidence=confidence, **names)
+    table = table.assign(confidence=table["confidence"].round(4), **names)
     write(folder / "locations.csv", table.to_csv(index=False))
     points = []
     for row in table.to_dict("records"):

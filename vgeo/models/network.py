@@ -280,11 +280,13 @@ def folded(model: Network) -> Network:
 
     The outputs are the model's in evaluation mode, but for float32's rounding. The copy has the
     channels last in memory. `model` does not change. The copy has other weights than the model, so
-    take `weights_hash` of the model.
+    take `weights_hash` of the model. A model that was folded before is returned as it is.
 
     A BatchNorm is folded in a `GeoModel` and in an `nn.Sequential`, where a module runs on the
     output of the one listed before it. Other modules may run in another order and stay as they are.
     """
+    if getattr(model, "is_folded", False):
+        return model
     copied = deepcopy(model).eval()
     blocks: list[nn.Module] = []
     for part in copied.modules():
@@ -307,4 +309,5 @@ def folded(model: Network) -> Network:
                 )
                 # timm's BatchNormAct2d has the activation in it
                 setattr(block, after, getattr(norm, "act", nn.Identity().eval()))
+    copied.is_folded = True  # type: ignore[assignment]
     return copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -113,9 +113,8 @@ def read_list(path: str) -> tuple[list[Entry], bool, dict[str, str]]:
     skipped: dict[str, str] = {}
     seen: dict[str, int] = {}
     unclear: list[str] = []
-    zones: dict[str, int] = {}
-    needed = ["file", *POSITIONS]
-    width = 1 + max(place for column, place in header.items() if column in needed)
+    zones: list[str] = []
+    width = 1 + max(header.values())
     files = [plain.index(name) for name in NAMES["file"] if name in plain]
     for line, values in lines:
         while len(values) > width and not values[-1].strip():  # empty columns at the end
@@ -127,7 +126,6 @@ def read_list(path: str) -> tuple[list[Entry], bool, dict[str, str]]:
         if len(values) < width:
             skipped[f"{path} line {line}"] = odd
             continue
-        values += [""] * (len(written) - len(values))  # heading and month may be left out
         row = {column: values[place].strip() for column, place in header.items()}
         named = [values[place].strip() for place in files if place < len(values)]
         there = (name for name in named if name and os.path.isfile(_on_disk(folder, name)))
@@ -147,12 +145,11 @@ def read_list(path: str) -> tuple[list[Entry], bool, dict[str, str]]:
                 x = _number(row["utm_east"], "utm_east", name, metres=True)
                 y = _number(row["utm_north"], "utm_north", name, metres=True)
                 check_utm(x, y, None, name)
-                zones.setdefault(row.get("zone", ""), line)
-                if len(zones) > 1 and not in_degrees:
-                    first = min(zones.values())
+                zones.append(re.sub(r"\D", "", row.get("zone", "")))  # "10S" and "10T" are one
+                if zones[-1] != zones[0] and not in_degrees:
                     raise Unclear(
-                        f"{name}: is in UTM zone {row['zone'] or '?'!r}, line {first} in another: "
-                        "their metres don't compare, write lat and lon as well"
+                        f"{name}: is in UTM zone {zones[-1] or '?'}, lines before it are in zone "
+                        f"{zones[0] or '?'}: their metres don't compare, write lat and lon as well"
                     )
             if in_degrees:
                 lat = _signed(_number(row["lat"], "lat", name), row.get("lat_sign", ""), "NS", name)

@@ -174,8 +174,8 @@ def _from_folder(folder: str) -> Photos:
         return _from_list(os.path.join(folder, lists[0]))
     paths, left_out = photo_files(folder)
     bases = map(os.path.basename, paths)
-    named = sum(name.startswith("@") and name.count("@") > 2 for name in bases)
-    photos = (_from_names if 2 * named > len(paths) else _from_exif)(folder, paths)
+    count = sum(name.startswith("@") and name.count("@") > 2 for name in bases)
+    photos = (_from_names if 2 * count > len(paths) else _from_exif)(folder, paths)
     skipped = left_out | photos.skipped
     if tables and not len(photos):  # perhaps one of them is meant as the list
         try:

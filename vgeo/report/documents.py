@@ -104,29 +104,29 @@ def _expected(root: Path) -> str:
     kinds of machine.
     """
     table = pd.read_csv(root / RELEASED / "tables" / "table_01.csv")
-    run, other = _run(root), comparison(root / RELEASED)
     best = table[table["metric"] == "R@1"]
     of_rows = {name: best[best["condition"] == row] for name, row in BASELINES.items()}
     values = [
         f"{name} {', '.join(rows['value'].map('{:.1f}'.format))}" for name, rows in of_rows.items()
     ]
-    minutes, kind = _minutes(run), run["machine"]["precision"]
-    others = {} if other is None else other.minutes(seeds=1)
     expected = f"R@1 on {', '.join(best['dataset'].unique())}: {'; '.join(values)}"
-    rows = [("`./run_all.sh`", expected, others | {kind: minutes[FIRST].sum()})]
-    if (seeds := len(run["seeds"])) > 1:
-        others = {} if other is None else other.minutes(seeds)
+    rows = {1: {"command": "`./run_all.sh`", "expected value": expected}}
+    if (seeds := len(_run(root)["seeds"])) > 1:
         command = f"`./run_all.sh city --seeds {seeds}`"
-        rows.append((command, "the same", others | {kind: minutes.sum().sum()}))
-    cells = [
-        {"command": command, "expected value": value}
-        | {
-            f"2 cores {words}": f"{known[name]:.0f} min" if name in known else ""
-            for name, words in KINDS.items()
-        }
-        for command, value, known in rows
-    ]
-    return markdown(pd.DataFrame(cells))
+        rows[seeds] = {"command": command, "expected value": "the same"}
+    for count, row in rows.items():
+        minutes = _minutes_of_kinds(root, count)
+        for kind, words in KINDS.items():
+            row[f"2 cores {words}"] = f"{minutes[kind]:.0f} min" if kind in minutes else ""
+    return markdown(pd.DataFrame(rows.values()))
+
+
+def _minutes_of_kinds(root: Path, seeds: int) -> dict[str, float]:
+    """{precision of a machine: minutes of its run of one seed, or of all the released seeds}."""
+    run, other = _run(root), comparison(root / RELEASED)
+    own = _minutes(run)[[FIRST]] if seeds == 1 else _minutes(run)
+    others = {} if other is None else other.minutes(seeds)
+    return others | {run["machine"]["precision"]: float(own.to_numpy().sum())}
 
 
 def _machines(root: Path) -> str:
@@ -187,12 +187,11 @@ def _minutes(run: dict) -> pd.DataFrame:
 
 def _kinds(root: Path) -> str:
     """What each kind of machine does, and the run's time in bare forward passes, which travels."""
-    table, run, other = _read(root, YARDSTICK), _run(root), comparison(root / RELEASED)
+    table, minutes = _read(root, YARDSTICK), _minutes_of_kinds(root, seeds=1)
     if table is None:
         return NOT_MEASURED
-    minutes = {} if other is None else other.minutes(seeds=1)
-    minutes[run["machine"]["precision"]] = _minutes(run)[FIRST].sum()
     columns = {}
+    table = table[table["processor"] == _run(root)["machine"]["processor"]]
     for row in table.to_dict("records"):
         kind, cells = row.pop("precision"), {}
         cells[PASSES] = f"{row[PASSES]:.0f}"

@@ -174,12 +174,12 @@ def tolerances(ledger: pd.DataFrame) -> str:
 
 
 def _machines(found: Comparison, ledger: pd.DataFrame) -> str:
-    """How many verdicts another machine does not share, and the counts without them."""
+    """How many verdicts another machine does not share, and the counts with these undecided."""
     counts = found.counts(ledger).loc[list(DECIDED)].astype(str)
     each = _listed([" / ".join(counts[family]) for family in FAMILIES])
     return (
-        f"With one seed, machines with and without bfloat16 differ in {len(found.verdicts)} "
-        f"verdicts. Without these verdicts the counts are {each}."
+        f"Another machine differs in {len(found.verdicts)} verdicts ({found.trainings}). With these"
+        f" as not decidable the counts are {each}."
     )
 
 

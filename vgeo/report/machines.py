@@ -1,7 +1,7 @@
 """How far a run's results differ from those of another machine, where that was measured."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pandas as pd
@@ -50,15 +50,20 @@ class Comparison:
         verdicts = ledger["verdict"].mask(differs, "not decidable")
         return verdict_counts(ledger.assign(verdict=verdicts))
 
+    @property
+    def trainings(self) -> str:
+        """How many trainings of each model the verdicts are of: "one seed"."""
+        seeds = self.runs["seeds"].iloc[0]
+        return "one seed" if seeds == 1 else f"{seeds} seeds"
+
     def __str__(self) -> str:
         each = " and ".join(
             f"{run['processor']} ({KINDS[run['precision']]})"
             for run in self.runs.to_dict("records")
         )
         run = self.runs.iloc[0]
-        trainings = "one seed" if run["seeds"] == 1 else f"{run['seeds']} seeds"
         return (
-            f"Compared: {each}; commit {run['commit'][:12]}; {trainings}. Of {run['claims']} "
+            f"Compared: {each}; commit {run['commit'][:12]}; {self.trainings}. Of {run['claims']} "
             f"verdicts {len(self.verdicts)} differ."
         )
 
@@ -66,7 +71,7 @@ class Comparison:
 def comparison(results: str | os.PathLike) -> Comparison | None:
     """What a results folder holds about another machine, None where it holds nothing."""
     folder = Path(results) / FOLDER
-    files = {name: folder / f"{name}.csv" for name in Comparison.__dataclass_fields__}
+    files = {field.name: folder / f"{field.name}.csv" for field in fields(Comparison)}
     if not all(path.exists() for path in files.values()):
         return None
     return Comparison(**{name: pd.read_csv(path) for name, path in files.items()})

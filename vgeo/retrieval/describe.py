@@ -73,9 +73,9 @@ def store_trunk(
 ) -> None:
     """Writes the trunk's output for image files to `path`, a .npy of float16 (N, C, h, w).
 
-    The model is in evaluation mode, best `folded`. The other parameters are as in `describe`.
+    The other parameters are as in `describe`.
     """
-    stored = None
+    stored, model = None, folded(model)
     how = size, scale, brightness, batch_size, progress
     for rows, maps in _outputs(model, model.trunk, paths, *how):
         if stored is None:
@@ -88,12 +88,9 @@ def store_trunk(
 
 @torch.inference_mode()
 def describe_stored(model: GeoModel, maps: np.ndarray, batch_size: int = 64) -> np.ndarray:
-    """Descriptors, float32 (N, D), from the output of `store_trunk`, float16 (N, C, h, w).
-
-    The model is in evaluation mode, best `folded`.
-    """
+    """Descriptors, float32 (N, D), from the output of `store_trunk`, float16 (N, C, h, w)."""
     batches = (maps[first : first + batch_size] for first in range(0, len(maps), batch_size))
-    device = next(model.parameters()).device
+    model, device = folded(model), next(model.parameters()).device
     return np.concatenate(
         [model.head(model.upper(stored_batch(b, device))).cpu().numpy() for b in batches]
     )
