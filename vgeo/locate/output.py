@@ -36,8 +36,8 @@ def locations(
     -------
     The columns file, lat and lon (degrees), confidence (the probability, CERTAIN to 1 - CERTAIN,
     that the photo was taken within 25 m of there, NaN without a calibration), and best_match (a
-    photo of the index, relative to its folder). Where the index's UTM zone is unknown, utm_east and utm_north (metres)
-    are there in place of lat and lon.
+    photo of the index, relative to its folder). Where the index's UTM zone is unknown, utm_east and
+    utm_north (metres) are there in place of lat and lon.
     """
     confidence = calibration(answers.features) if calibration else np.full(len(paths), np.nan)
     confidence = confidence.clip(CERTAIN, 1 - CERTAIN)
