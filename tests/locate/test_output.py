@@ -65,8 +65,9 @@ def test_locations_are_the_answers(located):
     names = [index.photos.names[row] for row in answers.predictions[:, 0]]
     assert list(table["best_match"]) == names and HOSTILE[0] in names
     assert CERTAIN <= table["confidence"][3] <= 1 - CERTAIN
+    zeros = (0.0,) * answers.features.shape[1]
     for bias, confidence in ((-100.0, CERTAIN), (100.0, 1 - CERTAIN)):  # no answer is certain
-        sure = Calibration((0.0,), (1.0,), (0.0,), bias)
+        sure = Calibration(zeros, (1.0,) * len(zeros), zeros, bias)
         found = locations(index, list(table["file"]), answers, sure)["confidence"]
         assert found.tolist() == [confidence] * len(table)
     unknown = locations(index, list(table["file"]), answers, None)

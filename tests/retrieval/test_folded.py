@@ -72,6 +72,8 @@ def test_descriptors_by_trained_weights_change_by_rounding_alone(backbone, weigh
 def test_a_model_in_training_stays_in_training(model):
     trained = copy.deepcopy(model).train()
     assert not any(module.training for module in folded(trained).modules())
+    once = folded(trained)
+    assert folded(once) is once and folded(trained) is not once
     assert all(module.training for module in trained.modules())
 
 
