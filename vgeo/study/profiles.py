@@ -162,11 +162,11 @@ PROFILES = {
         test_size=64,
         store_trunk=160,
         disk_gb=1.6,
-        training=replace(CITY_TRAINING, epochs=1, iterations=8, batch_size=16),
+        training=replace(CITY_TRAINING, epochs=1, iterations=12),
         grl=CITY_GRL,
         # A head whitened on 960 photos, hardly more than its 512 axes, puts nearly all of them at
         # the distance sqrt(2) from each other. So every pair of one class counts as near.
-        geowarp=replace(CITY_GEOWARP, candidates=100, alone=8, near=2.0),
+        geowarp=replace(CITY_GEOWARP, candidates=100, alone=12, near=2.0),
         city=Plan(
             size=64,
             seed=2,
