@@ -15,7 +15,8 @@ def test_there_are_ten_notebooks():
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_is_a_short_story(path):
-    cells = nbformat.read(path, as_version=4).cells
+    notebook = nbformat.read(path, as_version=4)
+    cells = notebook.cells
     sources = [cell.source for cell in cells if cell.cell_type == "code"]
     lines = [line for source in sources for line in source.splitlines() if line.strip()]
     code = [line for line in lines if not line.lstrip().startswith("#")]
@@ -28,6 +29,7 @@ def test_a_notebook_is_a_short_story(path):
     assert ["parameters" in cell.metadata.get("tags", []) for cell in cells].count(True) == 1
     assert f'Section(study.results, "{path.stem}")' in text
     assert len({cell.id for cell in cells}) == len(cells)
+    assert "widgets" not in notebook.metadata, "states of progress bars that nothing shows"
     assert "section.says(" in cells[-1].source
 
 
