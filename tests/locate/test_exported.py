@@ -12,7 +12,7 @@ import pytest
 
 from vgeo.__main__ import main
 from vgeo.locate.command import locate
-from vgeo.locate.exported import ExportedIndex, export, is_exported
+from vgeo.locate.exported import ExportedIndex, export, is_index
 from vgeo.locate.index import Index
 from vgeo.models.network import build
 from vgeo.photos.tables import read_photos
@@ -81,8 +81,8 @@ def test_another_model_and_other_files_are_refused(tmp_path, make_street, model,
             "good: was made with resnet18 64 px",
             "give the --model or --weights",
         )
-    assert is_exported(tmp_path / "good") and not is_exported(tmp_path / "photos" / "001.jpg")
-    assert not is_exported(tmp_path / "none") and not is_exported(tmp_path)
+    assert is_index(tmp_path / "good") and not is_index(tmp_path / "photos" / "001.jpg")
+    assert not is_index(tmp_path / "none") and not is_index(tmp_path)
     with closing(sqlite3.connect(tmp_path / "other")) as connection:
         connection.execute("CREATE TABLE photos (x)")
     whole = (tmp_path / "good").read_bytes()
