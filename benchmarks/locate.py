@@ -10,22 +10,28 @@ such as of `vgeo train city`: it is compared with the default model.
 The choices in vgeo/locate/index.py and vgeo/models/xfeat.py were made by hand from
 benchmarks/results/locate_choices.csv, on REAL's val and on every second query of its test; so the
 other queries of REAL's test are the test. The calibration in vgeo/locate/calibration.json is fitted
-to REAL's val, to the photographs of its train from 2017 on, located among the earlier ones, and to
-changed copies of these queries. Results are written to benchmarks/results/locate.csv and
-locate_choices.csv.
+to REAL's val, to the photographs of its train from 2017 on, located among the earlier ones and to
+changed copies of these queries. Small albums, drawn from REAL's val and test, are asked for the
+same queries: what their confidence begins with, and how far it moves, was chosen likewise. Results
+are written to benchmarks/results/locate.csv, locate_choices.csv and locate_albums.csv.
 """
 
+import itertools
 import json
 import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
+from unittest.mock import patch
 
+import cv2
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from kornia.feature import match_mnn
 from PIL import Image
+from torch import nn
 
 from vgeo.locate import confidence, copies
 from vgeo.locate.index import (
@@ -40,10 +46,11 @@ from vgeo.locate.index import (
     open_describer,
 )
 from vgeo.models import xfeat
+from vgeo.models.geowarp import GRID, local_features
 from vgeo.models.network import build
 from vgeo.models.weights import weights_hash
 from vgeo.models.whitening import whitening
-from vgeo.photos.images import load_image
+from vgeo.photos.images import load_batches, load_image
 from vgeo.photos.layout import find
 from vgeo.photos.tables import read_photos
 from vgeo.retrieval.describe import describe
@@ -57,6 +64,16 @@ COUNTS = (256, 512, 768)  # points of a photo
 ALIKE = (0.75, 0.82, 0.86, 0.9)
 SHORTLISTS = (10, 20, 40)
 WEIGHTS = (0.0, 1.0, 2.0, 5.0)
+TOLERANCE = 4.0  # pixels by which a shared point may miss where a homography puts it
+# Networks whose feature maps are compared, as vgeo locate did before XFeat: backbone, weights,
+# stages, pixels. Their strides are 8 and 16.
+MAPS = (("resnet18", "city", 6, 192), ("efficientnet_lite0", "imagenet", 6, SIZE))
+REACHES = (1, 3, 14)  # cells of the grid by which a detail may lie elsewhere in the other photo
+
+ALBUMS = (6, 12, 25, 50, 100)  # photos of a small album
+DRAWS = 3  # albums of each size and kind
+BEYOND = 40.0  # metres that a query of an album of neighbours may lie outside it
+MOVES = ((0.5, 1.0), (0.5, 3.0), (0.5, 10.0), (1.0, 10.0), (2.0, 10.0))  # of weights, of the bias
 
 
 def folders(top, split):
@@ -101,7 +118,8 @@ def descriptor_rows(database, queries, size, described):
     """Rows of locate_choices.csv: the nearest descriptor alone, with each whitening."""
     for dim, shrinkage in WHITENINGS:
         right = hits(database, queries, candidates(*described, dim, shrinkage)[1])
-        yield {"size": size, "dim": dim, "shrinkage": shrinkage} | {
+        known = {"ordered by": "descriptors", "size": size, "dim": dim, "shrinkage": shrinkage}
+        yield known | {
             "right": round(100 * right[:, 0].mean(), 1),
             "in the shortlist": round(100 * right[:, :SHORTLIST].any(1).mean(), 1),
         }
@@ -110,26 +128,102 @@ def descriptor_rows(database, queries, size, described):
 def point_rows(database, queries, side, nearest, points, counts=COUNTS):
     """Rows of locate_choices.csv: the candidates `nearest`, ordered by points in each way."""
     cosines, rows = nearest
-    right, first = hits(database, queries, rows), np.arange(len(rows))
+    right = hits(database, queries, rows)
     for count in counts:
         known, asked = (torch.from_numpy(x[:, :count]) for x in points)
         shared = {}
         for alike in ALIKE:
             each = [xfeat.shared_points(asked[i], known[k], alike) for i, k in enumerate(rows)]
             shared[alike] = torch.stack(each).numpy()
-        for alike, shortlist, weight in np.stack(
-            [x.ravel() for x in np.meshgrid(ALIKE, SHORTLISTS, WEIGHTS, indexing="ij")], 1
-        ):
-            k = int(shortlist)
+        for alike, k, weight in itertools.product(ALIKE, SHORTLISTS, WEIGHTS):
             score = np.log1p(shared[alike][:, :k]) + weight * cosines[:, :k]
-            share = right[first, score.argmax(1)].mean()
-            yield {"size": SIZE, "dim": DIM, "shrinkage": SHRINKAGE, "side": side} | {
+            yield ordered(right, score, "shared points", weight) | {
+                "side": side,
                 "points": count,
                 "alike": alike,
-                "shortlist": k,
-                "weight": weight,
-                "right": round(100 * share, 1),
             }
+
+
+def ordered(right, score, by, weight):
+    """A row of locate_choices.csv: the candidates ordered by a score (Q, K)."""
+    share = right[np.arange(len(right)), score.argmax(1)].mean()
+    return {"ordered by": by, "size": SIZE, "dim": DIM, "shrinkage": SHRINKAGE} | {
+        "shortlist": score.shape[1],
+        "weight": weight,
+        "right": round(100 * share, 1),
+    }
+
+
+def homography_rows(database, queries, nearest):
+    """Rows of locate_choices.csv: the candidates ordered by the shared points that move alike."""
+    cosines, rows = (x[:, :SHORTLIST] for x in nearest)
+    right = hits(database, queries, rows)
+    known, asked = map(points_and_places, (database, queries))
+    inliers = np.array([[moved_alike(asked[i], known[k]) for k in of] for i, of in enumerate(rows)])
+    for weight in WEIGHTS:
+        score = np.log1p(inliers) + weight * cosines
+        yield ordered(right, score, "shared points of one homography", weight) | {
+            "side": xfeat.SIDE,
+            "points": xfeat.POINTS,
+            "alike": xfeat.ALIKE,
+        }
+
+
+def points_and_places(photos):
+    """XFeat's descriptors, float32 (P, 64), and places, pixels (P, 2), of each photo's points."""
+    network, found = xfeat.open_xfeat(), []
+    with torch.inference_mode():
+        for _, images in load_batches(photos.paths, 32, xfeat.SIDE):
+            found += network.detectAndCompute(images.float() / 255, top_k=xfeat.POINTS)
+    return [(each["descriptors"], each["keypoints"].numpy()) for each in found]
+
+
+def moved_alike(one, other):
+    """How many of the points that two photos share one homography moves to where they are."""
+    distances, pairs = match_mnn(one[0], other[0])
+    pairs = pairs[distances[:, 0] ** 2 < 2 - 2 * xfeat.ALIKE].numpy()
+    if len(pairs) < 4:  # which any homography fits
+        return 0
+    places = one[1][pairs[:, 0]], other[1][pairs[:, 1]]
+    _, moved = cv2.findHomography(*places, cv2.USAC_MAGSAC, TOLERANCE)
+    return 0 if moved is None else int(moved.sum())
+
+
+class LocalFeatures(nn.Module):
+    """Images -> the local features of a network's first stages, flat."""
+
+    def __init__(self, backbone, weights, stages):
+        super().__init__()
+        self.stages = build(backbone, weights).stages[:stages]
+
+    def forward(self, images):
+        return local_features(self.stages(images)).flatten(1)
+
+
+def map_rows(database, queries, nearest):
+    """Rows of locate_choices.csv: the candidates ordered by feature maps, see MAPS.
+
+    Each local feature of the query is compared with those of the other photo that lie at most
+    `reach` cells away. The score is the mean of the largest inner products.
+    """
+    rows = nearest[1][:, :SHORTLIST]
+    right = hits(database, queries, rows)
+    cells = torch.cartesian_prod(torch.arange(GRID), torch.arange(GRID))
+    apart = (cells[:, None] - cells).abs().amax(-1)
+    for backbone, weights, stages, side in MAPS:
+        model = LocalFeatures(backbone, weights, stages).eval()
+        known, asked = (
+            torch.from_numpy(describe(model, each.paths, side)).unflatten(1, (-1, GRID**2))
+            for each in (database, queries)
+        )
+        scores = {reach: [] for reach in REACHES}
+        for query, of in zip(asked, rows):
+            products = torch.einsum("cn,kcm->knm", query, known[of])
+            for reach, kept in scores.items():
+                kept.append(products.masked_fill(apart > reach, -1).amax(2).mean(1))
+        for reach, kept in scores.items():
+            by = f"maps of {backbone}, {weights}, {reach} cells apart"
+            yield ordered(right, torch.stack(kept).numpy(), by, 0.0) | {"side": side}
 
 
 def choices(sets, trained):
@@ -144,10 +238,11 @@ def choices(sets, trained):
                 found = descriptor_rows(*photos, size, known)
                 rows += [{"set": name, "trained on": training} | row for row in found]
         nearest = candidates(*described[SIZE])
+        found = [*homography_rows(*photos, nearest), *map_rows(*photos, nearest)]
         for side in SIDES:
             points = [describe_points(each.paths, side) for each in photos]
-            found = point_rows(*photos, side, nearest, points)
-            rows += [{"set": name, "trained on": "ImageNet"} | row for row in found]
+            found += point_rows(*photos, side, nearest, points)
+        rows += [{"set": name, "trained on": "ImageNet"} | row for row in found]
     pd.DataFrame(rows).to_csv(OUT / "locate_choices.csv", index=False)
 
 
@@ -186,7 +281,7 @@ def calibrate(describer, sets):
         "weights_hash": weights_hash(model),
         "size": size,
         "fitted_to": f"{len(right) // 2} photos of San Francisco (2017 to 2021) and a changed copy "
-        "of each, located among earlier ones,",
+        "of each, located among earlier ones",
         "made_by": "benchmarks/locate.py",
         "right": int(right.sum()),
         "calibration": asdict(calibration),
@@ -220,13 +315,56 @@ def test(name, describer, database, queries, shipped):
     return pd.DataFrame(rows)
 
 
+def drawn(photos, queries, rng):
+    """(kind, album, its queries): random photos, and neighbours with the queries among them."""
+    for count in ALBUMS:
+        for _ in range(DRAWS):
+            yield "random", photos.take(np.sort(rng.permutation(len(photos))[:count])), queries
+            away = np.linalg.norm(photos.xy - photos.xy[rng.integers(len(photos))], axis=1)
+            nearest = np.argsort(away, kind="stable")[:count]
+            centre, reach = photos.xy[nearest[0]], away[nearest[-1]] + BEYOND
+            inside = np.linalg.norm(queries.xy - centre, axis=1) <= reach
+            if inside.any():
+                yield "neighbours", photos.take(np.sort(nearest)), queries.take(inside)
+
+
+def albums(describer, sets, shipped):
+    """locate_albums.csv: ways to be confident of the answers of albums of few photos."""
+    rows = []
+    for name, photos in sets.items():
+        for kind, album, queries in drawn(*photos, np.random.default_rng(7)):
+            index = Index(album, *describer)
+            held, (answers, right) = index.held_out, ask(index, queries)
+            known = held.answers.features, held.right
+            ways = {"packaged": shipped, "own photos": confidence.fit(*known)}
+            for moves in MOVES:
+                with (
+                    patch.object(confidence, "WEIGHT_MOVES", moves[0]),
+                    patch.object(confidence, "BIAS_MOVES", moves[1]),
+                ):
+                    label = "packaged, moved by {:g} and {:g}".format(*moves)
+                    ways[label] = confidence.fit(*known, shipped)
+            about = {"set": name, "album": kind, "photos": len(album)}
+            for way, calibration in ways.items():
+                found = confidence.scores(calibration(answers.features), right)
+                rows.append(about | {"confidence": way, "queries": found.pop("photos")} | found)
+    table = pd.DataFrame(rows).drop(columns=["Brier of the constant share", "calibration error"])
+    groups = ["set", "album", "photos", "confidence"]
+    table = table.groupby(groups, sort=False, as_index=False).mean()
+    digits = {"queries": 0, "within 25 m, %": 1, "mean confidence, %": 1, "Brier": 4}
+    table.round(digits).to_csv(OUT / "locate_albums.csv", index=False)
+    print(table.groupby(["set", "confidence"], sort=False)["Brier"].mean().round(4), flush=True)
+
+
 def main(real, city, trained):
     describer = open_describer()
     database, queries = folders(real, "test")
     chosen, tested = halves(queries)
-    choices({"real val": folders(real, "val"), "real test, chosen": (database, chosen)}, trained)
+    known = {"real val": folders(real, "val"), "real test, chosen": (database, chosen)}
+    choices(known, trained)
     train = read_photos(find(real, "sf-xs", "train"))
-    shipped = calibrate(describer, [folders(real, "val"), by_year(train)])
+    shipped = calibrate(describer, [known["real val"], by_year(train)])
+    albums(describer, known | {"real test": (database, tested)}, shipped)
     tests = {"real test": (database, tested), "city test": folders(city, "test")}
     rows = [test(name, describer, *photos, shipped) for name, photos in tests.items()]
     table = pd.concat(rows, ignore_index=True)

@@ -16,7 +16,7 @@ from pyproj import Geod
 import vgeo
 from vgeo.errors import VgeoError
 from vgeo.files import code_hash, key
-from vgeo.locate.confidence import fit
+from vgeo.locate.confidence import Calibration, fit
 from vgeo.locate.index import (
     BATCH,
     DESCRIBING,
@@ -330,11 +330,19 @@ def test_a_fit_is_kept_until_the_photos_change(tmp_path, make_street, model, mon
     assert len(fitted) == 2
 
 
-def test_too_few_photos_take_the_shipped_calibration(tmp_path, make_street, model):
-    few = make_street(tmp_path / "street", range(3))
-    calibration, words = open_index(few).calibrate()
-    assert "San Francisco" in words and "0 right and 6 wrong" in words and "may not hold" in words
-    assert 1 > calibration([[0.7, 0.2, 1.0, 0.1]]) > calibration([[0.5, 0.0, 0.2, 0.1]]) > 0
+def test_few_photos_move_the_shipped_calibration(tmp_path, make_street, model):
+    shipped = Calibration.of(json.loads(SHIPPED.read_text())["calibration"])
+    sure, unsure = [[0.7, 0.2, 1.0, 0.1]], [[0.5, 0.0, 0.2, 0.1]]
+    alone = make_street(tmp_path / "one", range(1))  # can't be used as a query
+    calibration, words = open_index(alone).calibrate()
+    assert calibration == shipped and "0 right and 0 wrong" in words and "San Francisco" in words
+    few = make_street(tmp_path / "street", range(3))  # each of another place
+    index = open_index(few)
+    calibration, words = index.calibrate()
+    assert "fitted to 3 of your photos" in words and "0 right and 6 wrong" in words
+    assert "San Francisco" in words and "may not hold" in words
+    assert calibration == fit(index.held_out.answers.features, [False] * 6, shipped)
+    assert 0 < calibration(unsure) < shipped(unsure) and calibration(sure) > calibration(unsure)
     calibration, words = Index(read_photos(few), model, 64).calibrate()  # of another image size
     assert calibration is None and "no confidence for these weights" in words
 

@@ -367,9 +367,10 @@ class Index:
     def calibrate(self) -> tuple[Calibration | None, str]:
         """The Calibration for this index's answers, and sentences that say what it was fitted to.
 
-        It is fitted to the held-out photos and their copies. Where these have fewer than ENOUGH
-        right or wrong answers, it is the one that comes with the default model, and None for other
-        weights or another image size. What was fitted is kept beside the descriptions.
+        It is fitted to the held-out photos and their copies. The fit of the default model begins
+        with the calibration that comes with it. Without held-out photos it is that one. Other
+        weights, and another image size, have none where fewer than ENOUGH answers are right or
+        wrong. What was fitted is kept beside the descriptions.
         """
         month = self.photos.table["month"].to_numpy()
         made_of: list[Any] = [self.keys, self.xy.tolist(), month.tolist(), self.shortlist]
@@ -381,28 +382,34 @@ class Index:
 
     def _fitted(self) -> tuple[dict[str, Any] | None, str]:
         """What `calibrate` returns, the Calibration as a dict."""
-        held = self.held_out
+        held, (before, photos) = self.held_out, self._shipped()
         hits, count = (int(held.right.sum()), len(held.right)) if held else (0, 0)
-        if held and min(hits, count - hits) >= ENOUGH:
-            return asdict(fit(held.answers.features, held.right)), (
-                f"The confidence was fitted to {count // 2} of your photos and a copy of each, "
-                "darkened, blurred, tinted or cropped. Each was used as a query, after all photos "
-                f"taken within {SAME_PLACE:g} m of it in the same month had been removed from the "
-                f"index: {100 * hits / count:.0f} % of the answers were within {RADIUS:g} m. Half "
-                "of these photos had another photo left within "
-                f"{np.median(held.nearest):.0f} m."
+        few = ""
+        if min(hits, count - hits) < ENOUGH:
+            few = (
+                f"Your photos and copies of them, used as queries, give {hits} right and "
+                f"{count - hits} wrong answers. A fit of the confidence needs {ENOUGH} of each."
             )
-        few = (
-            f"Your photos and copies of them, used as queries, give {hits} right and "
-            f"{count - hits} wrong answers. A fit of the confidence needs {ENOUGH} of each."
+            if before is None:
+                return None, f"{few} There is no confidence for these weights."
+            few += f" It therefore rests on {photos} too, and may not hold for yours."
+        if held is None:
+            return asdict(before) if before else None, few
+        words = (
+            f"The confidence was fitted to {count // 2} of your photos and a copy of each, "
+            "darkened, blurred, tinted or cropped. Each was used as a query, after all photos "
+            f"taken within {SAME_PLACE:g} m of it in the same month had been removed from the "
+            f"index: {100 * hits / count:.0f} % of the answers were within {RADIUS:g} m. Half "
+            f"of these photos had another photo left within {np.median(held.nearest):.0f} m."
         )
+        return asdict(fit(held.answers.features, held.right, before)), f"{words} {few}".strip()
+
+    def _shipped(self) -> tuple[Calibration | None, str]:
+        """The default model's calibration and what it was fitted to; None and "" for others."""
         shipped = json.loads(SHIPPED.read_text())
         if (shipped["weights_hash"], shipped["size"]) != (weights_hash(self.model), self.size):
-            return None, f"{few} There is no confidence for these weights."
-        return shipped["calibration"], (
-            f"{few} The confidence was fitted to {shipped['fitted_to']} instead. "
-            "It may not hold for your photos."
-        )
+            return None, ""
+        return Calibration.of(shipped["calibration"]), shipped["fitted_to"]
 
     def degrees(self, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Latitude and longitude, degrees, (Q,) each, of UTM metres (Q, 2) in the index's zone.
