@@ -9,20 +9,15 @@ such as of `vgeo train city`: it is compared with the default model.
 
 The choices in vgeo/locate/index.py and vgeo/models/xfeat.py were made by hand from
 benchmarks/results/locate_choices.csv, on REAL's val and on every second query of its test; so the
-other queries of REAL's test are the test. The calibration in vgeo/locate/calibration.json is fitted
-to REAL's val, to the photographs of its train from 2017 on, located among the earlier ones and to
-changed copies of these queries. Small albums, drawn from REAL's val and test, are asked for the
-same queries: what their confidence begins with, and how far it moves, was chosen likewise. Results
-are written to benchmarks/results/locate.csv, locate_choices.csv and locate_albums.csv.
+other queries of REAL's test are the test. What the confidence is fitted to was chosen likewise,
+with small albums drawn from REAL and with CITY's val. Results are written to
+benchmarks/results/locate.csv, locate_choices.csv and locate_albums.csv.
 """
 
 import itertools
-import json
 import sys
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
-from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -34,21 +29,10 @@ from PIL import Image
 from torch import nn
 
 from vgeo.locate import confidence, copies
-from vgeo.locate.index import (
-    DIM,
-    POOLED,
-    RADIUS,
-    SHIPPED,
-    SHORTLIST,
-    SHRINKAGE,
-    SIZE,
-    Index,
-    open_describer,
-)
+from vgeo.locate.index import DIM, POOLED, RADIUS, SHORTLIST, SHRINKAGE, SIZE, Index, open_describer
 from vgeo.models import xfeat
 from vgeo.models.geowarp import GRID, local_features
 from vgeo.models.network import build
-from vgeo.models.weights import weights_hash
 from vgeo.models.whitening import whitening
 from vgeo.photos.images import load_batches, load_image
 from vgeo.photos.layout import find
@@ -73,7 +57,7 @@ REACHES = (1, 3, 14)  # cells of the grid by which a detail may lie elsewhere in
 ALBUMS = (6, 12, 25, 50, 100)  # photos of a small album
 DRAWS = 3  # albums of each size and kind
 BEYOND = 40.0  # metres that a query of an album of neighbours may lie outside it
-MOVES = ((0.5, 1.0), (0.5, 3.0), (0.5, 10.0), (1.0, 10.0), (2.0, 10.0))  # of weights, of the bias
+OWN = "own photos"
 
 
 def folders(top, split):
@@ -267,51 +251,44 @@ def changed(queries, folder, kind=None):
     return paths
 
 
-def calibrate(describer, sets):
-    """Fits the calibration to the real validation sets and copies; writes it into the package."""
+def of_other_photos(describer, sets):
+    """A Calibration fitted to the queries of other sets, and to changed copies of them."""
     known = []
     for database, queries in sets:
         index = Index(database, *describer)
         with tempfile.TemporaryDirectory() as folder:
             known += [ask(index, queries), ask(index, queries, changed(queries, folder))]
     right = np.concatenate([right for _, right in known])
-    calibration = confidence.fit(np.concatenate([a.features for a, _ in known]), right)
-    model, size = describer
-    content = {
-        "weights_hash": weights_hash(model),
-        "size": size,
-        "fitted_to": f"{len(right) // 2} photos of San Francisco (2017 to 2021) and a changed copy "
-        "of each, located among earlier ones",
-        "made_by": "benchmarks/locate.py",
-        "right": int(right.sum()),
-        "calibration": asdict(calibration),
-    }
-    SHIPPED.write_text(json.dumps(content, indent=2) + "\n")
-    return calibration
+    return confidence.fit(np.concatenate([a.features for a, _ in known]), right)
 
 
-def test(name, describer, database, queries, shipped):
+def ways(index, other):
+    """{what the confidence is fitted to: Calibration}."""
+    held = index.held_out
+    apart = slice(2 * len(held.rows))
+    farther = confidence.fit(held.answers.features[apart], held.right[apart])
+    own, _ = index.calibrate()
+    return {OWN: own, "own photos, without near copies": farther, "photos of San Francisco": other}
+
+
+def test(name, describer, database, queries, other):
     """The rows of locate.csv of a test set: ways to say how confident an answer is, and copies."""
     index = Index(database, *describer)
-    own, _ = index.calibrate()
-    answers, right = ask(index, queries)
-    held = index.held_out
-    ways = {
-        "held-out photos and copies": own(answers.features),
-        "shipped": shipped(answers.features),
-        "constant, the held-out share": np.full(len(right), held.right.mean()),
-        "constant, the queries' own share": np.full(len(right), right.mean()),
-    }
+    calibrations = ways(index, other)
+    (answers, right), known = ask(index, queries), index.held_out.right
+    constant = {"constant, the held-out share": known, "constant, the queries' own share": right}
+    found = {way: calibration(answers.features) for way, calibration in calibrations.items()}
+    found |= {way: np.full(len(right), of.mean()) for way, of in constant.items()}
     rows = [
         {"set": name, "queries": "as they are", "confidence": way} | confidence.scores(p, right)
-        for way, p in ways.items()
+        for way, p in found.items()
     ]
     for kind in dict.fromkeys(copies.KINDS):
         with tempfile.TemporaryDirectory() as folder:
             answers, right = ask(index, queries, changed(queries, folder, kind))
-        for way, calibration in (("held-out photos and copies", own), ("shipped", shipped)):
-            found = confidence.scores(calibration(answers.features), right)
-            rows.append({"set": name, "queries": kind.__name__, "confidence": way} | found)
+        for way, calibration in calibrations.items():
+            scores = confidence.scores(calibration(answers.features), right)
+            rows.append({"set": name, "queries": kind.__name__, "confidence": way} | scores)
     return pd.DataFrame(rows)
 
 
@@ -328,26 +305,17 @@ def drawn(photos, queries, rng):
                 yield "neighbours", photos.take(np.sort(nearest)), queries.take(inside)
 
 
-def albums(describer, sets, shipped):
-    """locate_albums.csv: ways to be confident of the answers of albums of few photos."""
+def albums(describer, sets, other):
+    """locate_albums.csv: what the confidence is fitted to, for the answers of few photos."""
     rows = []
     for name, photos in sets.items():
         for kind, album, queries in drawn(*photos, np.random.default_rng(7)):
             index = Index(album, *describer)
-            held, (answers, right) = index.held_out, ask(index, queries)
-            known = held.answers.features, held.right
-            ways = {"packaged": shipped, "own photos": confidence.fit(*known)}
-            for moves in MOVES:
-                with (
-                    patch.object(confidence, "WEIGHT_MOVES", moves[0]),
-                    patch.object(confidence, "BIAS_MOVES", moves[1]),
-                ):
-                    label = "packaged, moved by {:g} and {:g}".format(*moves)
-                    ways[label] = confidence.fit(*known, shipped)
-            about = {"set": name, "album": kind, "photos": len(album)}
-            for way, calibration in ways.items():
+            answers, right = ask(index, queries)
+            for way, calibration in ways(index, other).items():
                 found = confidence.scores(calibration(answers.features), right)
-                rows.append(about | {"confidence": way, "queries": found.pop("photos")} | found)
+                about = {"set": name, "album": kind, "photos": len(album), "confidence": way}
+                rows.append(about | {"queries": found.pop("photos")} | found)
     table = pd.DataFrame(rows).drop(columns=["Brier of the constant share", "calibration error"])
     groups = ["set", "album", "photos", "confidence"]
     table = table.groupby(groups, sort=False, as_index=False).mean()
@@ -363,10 +331,11 @@ def main(real, city, trained):
     known = {"real val": folders(real, "val"), "real test, chosen": (database, chosen)}
     choices(known, trained)
     train = read_photos(find(real, "sf-xs", "train"))
-    shipped = calibrate(describer, [known["real val"], by_year(train)])
-    albums(describer, known | {"real test": (database, tested)}, shipped)
-    tests = {"real test": (database, tested), "city test": folders(city, "test")}
-    rows = [test(name, describer, *photos, shipped) for name, photos in tests.items()]
+    other = of_other_photos(describer, [known["real val"], by_year(train)])
+    albums(describer, known | {"real test": (database, tested)}, other)
+    tests = {"city val": folders(city, "val"), "real test": (database, tested)}
+    tests["city test"] = folders(city, "test")
+    rows = [test(name, describer, *photos, other) for name, photos in tests.items()]
     table = pd.concat(rows, ignore_index=True)
     digits = {"within 25 m, %": 1, "mean confidence, %": 1}
     table.round(digits | {"calibration error": 4}).round(4).to_csv(OUT / "locate.csv", index=False)

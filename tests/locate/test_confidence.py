@@ -10,8 +10,6 @@ from scipy.special import expit
 from scipy.stats import binomtest
 
 from vgeo.locate.confidence import (
-    BIAS_MOVES,
-    WEIGHT_MOVES,
     Calibration,
     calibration_error,
     cross_fitted,
@@ -64,36 +62,6 @@ def test_a_fit_to_separable_answers_stays_finite():
     features = np.repeat([[0.0, 1.0, 5.0], [1.0, 1.0, 5.0]], 30, axis=0)
     found = fit(features, np.arange(60) >= 30)(features)
     assert (found[:30] < 0.1).all() and (found[30:] > 0.9).all() and np.isfinite(found).all()
-
-
-@pytest.mark.parametrize("count", [3, 30, 300])
-def test_a_fit_that_begins_with_another_is_the_likeliest(count):
-    """Against a general minimiser on the formula, without a gradient."""
-    features, _, right = known(count, seed=count)
-    before = Calibration((0.1, 4.0, 1.1), (1.2, 9.0, 0.2), (0.5, 2.0, -1.0), 0.7)
-    x, sign = (features - before.mean) / before.spread, np.where(right, 1, -1)
-
-    def cost(w):
-        moves = np.append((w[1:] - before.weights) / WEIGHT_MOVES, (w[0] - 0.7) / BIAS_MOVES)
-        return np.logaddexp(0, -sign * (w[0] + x @ w[1:])).sum() + (moves**2).sum() / 2
-
-    best = minimize(cost, np.zeros(4), method="Nelder-Mead", options={"fatol": 1e-9, "xatol": 1e-7})
-    found = fit(features, right, before)
-    assert (found.mean, found.spread) == (before.mean, before.spread)
-    np.testing.assert_allclose([found.bias, *found.weights], best.x, atol=1e-3)
-
-
-def test_what_a_fit_begins_with_matters_less_the_more_answers_there_are():
-    far = Calibration((0.0, 5.0, 1.0), (1.0, 10.0, 0.1), (-2.0, 3.0, -1.0), 5.0)
-    apart = []
-    for count in (4, 200, 20_000):
-        features, _, right = known(count)
-        apart.append(np.abs(fit(features, right, far)(features) - fit(features, right)(features)))
-    assert apart[0].mean() > 2 * apart[1].mean() > 4 * apart[2].mean()
-    features, _, right = known(4)
-    none = fit(features, np.zeros(4, bool), far)  # all wrong: lower, in the same order
-    assert (none(features) < far(features)).all()
-    assert (np.argsort(none(features)) == np.argsort(far(features))).all()
 
 
 def test_a_fit_to_answers_of_one_kind_is_the_rule_of_succession(refused):

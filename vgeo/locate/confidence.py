@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize
 from scipy.special import expit
 from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
@@ -21,10 +20,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from vgeo.errors import VgeoError
-
-# Standard deviations of the prior around a calibration of other photos: of a weight, and of the
-# bias. They were chosen on small albums, see benchmarks/results/locate_albums.csv.
-WEIGHT_MOVES, BIAS_MOVES = 0.5, 10.0
 
 # How sure answers are, float (Q,), higher for surer ones, and which of them are right, bool (Q,).
 Way = tuple[np.ndarray, np.ndarray]
@@ -70,18 +65,16 @@ def percent(confidence: float) -> str:
     return f"{100 * confidence:.0f} %" if confidence >= 0.01 else "< 1 %"
 
 
-def fit(features, right, before: Calibration | None = None) -> Calibration:
+def fit(features, right) -> Calibration:
     """Fits a Calibration to answers that are known to be right or wrong.
 
-    The weights have a normal prior of mean 0 and deviation 1 (C = 1). They therefore stay finite
-    where a feature separates the right answers from the wrong ones. The bias has no prior.
+    The weights have a normal prior of deviation 1 (C = 1). They therefore stay finite where a
+    feature separates the right answers from the wrong ones. The bias has no prior.
 
     Parameters
     ----------
     features : float (Q, F).
     right : bool (Q,).
-    before : a Calibration that was fitted to other photos. It is then the mean of the prior, whose
-        deviations are WEIGHT_MOVES and BIAS_MOVES. Few answers hardly move it.
 
     Raises
     ------
@@ -90,8 +83,6 @@ def fit(features, right, before: Calibration | None = None) -> Calibration:
     features, right = np.asarray(features, float), np.asarray(right, bool)
     if not len(right):
         raise VgeoError("no known answer to fit the confidence to: add photos to the index")
-    if before is not None:
-        return _moved(before, features, right)
     if right.all() or not right.any():  # no weight can be told: Laplace's rule of succession
         hits, none = int(right.sum()), (0.0,) * features.shape[1]
         bias = math.log((hits + 1) / (len(right) - hits + 1))
@@ -100,22 +91,6 @@ def fit(features, right, before: Calibration | None = None) -> Calibration:
     scaler, regression = make_pipeline(StandardScaler(), regression).fit(features, right)
     mean, spread, weights = map(tuple, (scaler.mean_, scaler.scale_, regression.coef_[0]))
     return Calibration(mean, spread, weights, regression.intercept_[0])
-
-
-def _moved(before: Calibration, features: np.ndarray, right: np.ndarray) -> Calibration:
-    """The most likely Calibration where `before` is the mean of the prior."""
-    x = np.column_stack([(features - before.mean) / before.spread, np.ones(len(right))])
-    start = np.array([*before.weights, before.bias])
-    deviations = np.array([*(WEIGHT_MOVES for _ in before.weights), BIAS_MOVES])
-
-    def cost(w: np.ndarray) -> tuple[float, np.ndarray]:
-        """The negative log of the posterior, and its gradient."""
-        odds, moves = x @ w, (w - start) / deviations
-        value = np.logaddexp(0, np.where(right, -odds, odds)).sum() + moves @ moves / 2
-        return value, x.T @ (expit(odds) - right) + moves / deviations
-
-    *weights, bias = minimize(cost, start, jac=True, options={"gtol": 1e-6}).x.tolist()
-    return Calibration(before.mean, before.spread, tuple(weights), bias)
 
 
 def cross_fitted(features, right, groups, folds: int = 10) -> np.ndarray:

@@ -52,11 +52,10 @@ POOLED = 3  # layers of a head that ends with the pooling
 BATCH = 32  # photos that are described and stored together
 HELD_OUT = 500  # photos, at most, that the confidence is fitted to, with a changed copy of each
 SAMPLE = 5000  # photos, at most, that descriptors are whitened on
-# Right answers, and wrong ones, that a fit of the confidence needs: about 7 for each of its
-# features (Vittinghoff and McCulloch, Relaxing the Rule of Ten Events per Variable, 2007).
+# Right answers, and wrong ones, below which a fit of the confidence is doubtful: about 7 for each
+# of its features (Vittinghoff and McCulloch, Relaxing the Rule of Ten Events per Variable, 2007).
 ENOUGH = 25
 PUBLISHED_SIZE = 512  # pixels: the image size of weights without a recipe, such as CosPlace's
-SHIPPED = Path(__file__).parent / "calibration.json"  # written by benchmarks/locate.py
 DESCRIBING = (
     *("vgeo.models.network", "vgeo.models.peers", "vgeo.models.xfeat"),
     *("vgeo.photos.images", "vgeo.locate.copies"),
@@ -91,17 +90,20 @@ class Answers:
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Q photos of an index that were used as queries, and what the rest of the index answered.
+    """P photos of an index that were used as queries, and what the index answered.
 
-    The second half are changed copies of the first half's photos, see `vgeo.locate.copies`.
+    Each is used three times, and all P of each kind follow each other. First come the photos, then
+    changed copies of them (see `vgeo.locate.copies`), both without the photos of their own moment:
+    queries of places that the index shows from a little farther off. Last come the copies with all
+    photos of the index: queries from where one of its photos was taken.
 
     Attributes
     ----------
-    rows : int64 (Q,), their rows among the index's photos.
-    answers : the rest's answers.
-    right : bool (Q,), whether the answer is within RADIUS of the photo.
-    nearest : float64 (Q,), metres to the nearest photo of the rest.
-    xy : float64 (Q, 2), where the photos were taken: UTM east and north, metres.
+    rows : int64 (P,), the photos' rows in the index.
+    answers : the answers of the 3 P queries.
+    right : bool (3 P,), whether the answer is within RADIUS of the photo.
+    nearest : float64 (P,), metres to the nearest photo of another moment.
+    xy : float64 (P, 2), where the photos were taken: UTM east and north, metres.
     """
 
     rows: np.ndarray
@@ -111,12 +113,12 @@ class HeldOut:
     xy: np.ndarray
 
     def confidence(self, side: float = 100.0) -> np.ndarray:
-        """The confidence of each answer, float64 (Q,), 0 to 1.
+        """The confidence of each answer, float64 (3 P,), 0 to 1.
 
         It comes from a fit to the photos outside the photo's own square of `side` metres.
         """
         squares = np.unique(self.xy // side, axis=0, return_inverse=True)[1].ravel()
-        return cross_fitted(self.answers.features, self.right, squares)
+        return cross_fitted(self.answers.features, self.right, np.tile(squares, 3))
 
 
 class Index:
@@ -338,9 +340,9 @@ class Index:
     def held_out(self) -> HeldOut | None:
         """Up to HELD_OUT random photos of the index, used as queries; None where none can be.
 
-        A changed copy of each is used as a query too: somebody's query may show other light, or
-        come from another camera, than the photos of the index. Photos taken within SAME_PLACE of
-        the query in the same month may not answer it: somebody's query shows another moment.
+        Photos taken within SAME_PLACE of a query in the same month are of the query's moment:
+        somebody's query shows another one. Copies are changed because somebody's query may show
+        other light, or come from another camera, than the photos of the index.
         """
         chosen = np.sort(np.random.default_rng(0).permutation(len(self.photos))[:HELD_OUT])
         month = self.photos.table["month"].to_numpy()
@@ -359,22 +361,20 @@ class Index:
         metres, rows = tree.query(self.xy[chosen], most_barred + 1)
         neighbours = zip(metres, rows, barred, strict=True)
         nearest = np.array([far[~np.isin(near, out)][0] for far, near, out in neighbours])
-        chosen, nearest = np.tile(chosen, 2), np.tile(nearest, 2)
-        answers = self._answers(keys + copies, barred * 2)
-        right = np.linalg.norm(answers.xy - self.xy[chosen], axis=1) <= RADIUS
-        return HeldOut(chosen, answers, right, nearest, self.xy[chosen])
+        xy, none = self.xy[chosen], [np.empty(0, int)] * len(chosen)
+        answers = self._answers(keys + copies * 2, barred * 2 + none)
+        right = np.linalg.norm(answers.xy - np.tile(xy, (3, 1)), axis=1) <= RADIUS
+        return HeldOut(chosen, answers, right, nearest, xy)
 
     def calibrate(self) -> tuple[Calibration | None, str]:
         """The Calibration for this index's answers, and sentences that say what it was fitted to.
 
-        It is fitted to the held-out photos and their copies. The fit of the default model begins
-        with the calibration that comes with it. Without held-out photos it is that one. Other
-        weights, and another image size, have none where fewer than ENOUGH answers are right or
-        wrong. What was fitted is kept beside the descriptions.
+        It is fitted to the held-out photos and their copies; None where there are none. What was
+        fitted is kept beside the descriptions.
         """
         month = self.photos.table["month"].to_numpy()
         made_of: list[Any] = [self.keys, self.xy.tolist(), month.tolist(), self.shortlist]
-        made_of += [code_hash("vgeo.locate.index"), SHIPPED.read_text()]
+        made_of += [code_hash("vgeo.locate.index")]
         fitted = sha256(repr(made_of).encode()).digest()
         text = self.store.note(fitted) or self.store.note(fitted, json.dumps(self._fitted()))
         values, words = json.loads(str(text))
@@ -382,34 +382,27 @@ class Index:
 
     def _fitted(self) -> tuple[dict[str, Any] | None, str]:
         """What `calibrate` returns, the Calibration as a dict."""
-        held, (before, photos) = self.held_out, self._shipped()
-        hits, count = (int(held.right.sum()), len(held.right)) if held else (0, 0)
-        few = ""
-        if min(hits, count - hits) < ENOUGH:
-            few = (
-                f"Your photos and copies of them, used as queries, give {hits} right and "
-                f"{count - hits} wrong answers. A fit of the confidence needs {ENOUGH} of each."
-            )
-            if before is None:
-                return None, f"{few} There is no confidence for these weights."
-            few += f" It therefore rests on {photos} too, and may not hold for yours."
+        held = self.held_out
         if held is None:
-            return asdict(before) if before else None, few
+            return None, (
+                "There is no confidence. It needs photos of more than one place, or of more than "
+                "one month."
+            )
+        apart = held.right[: 2 * len(held.rows)]  # from the photos of the query's moment
+        hits, wrong = int(apart.sum()), int((~apart).sum())
         words = (
-            f"The confidence was fitted to {count // 2} of your photos and a copy of each, "
+            f"The confidence was fitted to {len(held.rows)} of your photos and a copy of each, "
             "darkened, blurred, tinted or cropped. Each was used as a query, after all photos "
             f"taken within {SAME_PLACE:g} m of it in the same month had been removed from the "
-            f"index: {100 * hits / count:.0f} % of the answers were within {RADIUS:g} m. Half "
-            f"of these photos had another photo left within {np.median(held.nearest):.0f} m."
+            f"index: {100 * apart.mean():.0f} % of the answers were within {RADIUS:g} m. Half of "
+            f"these photos had another photo left within {np.median(held.nearest):.0f} m. Each "
+            "copy was also used with all photos in the index."
         )
-        return asdict(fit(held.answers.features, held.right, before)), f"{words} {few}".strip()
-
-    def _shipped(self) -> tuple[Calibration | None, str]:
-        """The default model's calibration and what it was fitted to; None and "" for others."""
-        shipped = json.loads(SHIPPED.read_text())
-        if (shipped["weights_hash"], shipped["size"]) != (weights_hash(self.model), self.size):
-            return None, ""
-        return Calibration.of(shipped["calibration"]), shipped["fitted_to"]
+        if min(hits, wrong) < ENOUGH:
+            words += (
+                f" {hits} right and {wrong} wrong answers are few, so the confidence is doubtful."
+            )
+        return asdict(fit(held.answers.features, held.right)), words
 
     def degrees(self, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Latitude and longitude, degrees, (Q,) each, of UTM metres (Q, 2) in the index's zone.
