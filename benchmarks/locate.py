@@ -57,7 +57,6 @@ REACHES = (1, 3, 14)  # cells of the grid by which a detail may lie elsewhere in
 ALBUMS = (6, 12, 25, 50, 100)  # photos of a small album
 DRAWS = 3  # albums of each size and kind
 BEYOND = 40.0  # metres that a query of an album of neighbours may lie outside it
-OWN = "own photos"
 
 
 def folders(top, split):
@@ -268,7 +267,11 @@ def ways(index, other):
     apart = slice(2 * len(held.rows))
     farther = confidence.fit(held.answers.features[apart], held.right[apart])
     own, _ = index.calibrate()
-    return {OWN: own, "own photos, without near copies": farther, "photos of San Francisco": other}
+    return {
+        "own photos": own,
+        "own photos, without near copies": farther,
+        "photos of San Francisco": other,
+    }
 
 
 def test(name, describer, database, queries, other):
