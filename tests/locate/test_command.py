@@ -47,7 +47,7 @@ def test_the_command_prints_a_line_a_photo(tmp_path, make_street, capsys):
     described = rf"index of 6 photos, efficientnet_lite0 {SIZE} px, \d+ numbers a photo, 6 newly"
     assert re.match(f"vgeo: {described}", said[0]) and said[0].endswith("; none skipped")
     assert "3 photos located" in said[2]
-    assert "used as queries, give" in said[1]
+    assert "fitted to 6 of your photos" in said[1]
     written = {path.name for path in (tmp_path / "located").iterdir()}
     assert written == {"locations.csv", "locations.geojson", "map.html"}
     assert len(pd.read_csv(tmp_path / "located" / "locations.csv")) == 3

@@ -1,5 +1,6 @@
 """Published models by name in `vgeo locate`, with a made-up one that lies in torch.hub's folder."""
 
+import re
 import sys
 
 import numpy as np
@@ -96,8 +97,8 @@ def test_the_command_names_the_model(tmp_path, make_street, capsys):
     main([*words, "--model", "tiny", "--yes"])
     first, second, answer, *_ = capsys.readouterr().out.splitlines()
     assert "index of 3 photos, tiny 32 px, 16 numbers a photo, 3 newly described" in first
-    assert "no confidence for these weights" in second
-    assert "within 25 m: unknown  001.jpg" in answer
+    assert "fitted to 3 of your photos" in second and "doubtful" in second
+    assert re.search(r"within 25 m: \d+ %  001\.jpg", answer)
     main(words)
     first = capsys.readouterr().out.splitlines()[0]
     assert "index of 3 photos, efficientnet_lite0 224 px, 2 numbers a photo" in first
