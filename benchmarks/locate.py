@@ -262,16 +262,14 @@ def of_other_photos(describer, sets):
 
 
 def ways(index, other):
-    """{what the confidence is fitted to: Calibration}."""
-    held = index.held_out
-    apart = slice(2 * len(held.rows))
-    farther = confidence.fit(held.answers.features[apart], held.right[apart])
+    """{what the confidence is fitted to: Calibration}; without own photos where they tell none."""
+    calibrations = {"photos of San Francisco": other}
     own, _ = index.calibrate()
-    return {
-        "own photos": own,
-        "own photos, without near copies": farther,
-        "photos of San Francisco": other,
-    }
+    if own is not None:
+        apart = index.held_out.apart.features
+        farther = confidence.fit(apart, index.held_out.right[: len(apart)])
+        calibrations |= {"own photos": own, "own photos, without near copies": farther}
+    return calibrations
 
 
 def test(name, describer, database, queries, other):

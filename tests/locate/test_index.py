@@ -15,12 +15,14 @@ from pyproj import Geod
 import vgeo
 from vgeo.errors import VgeoError
 from vgeo.files import code_hash, key
-from vgeo.locate.confidence import fit
+from vgeo.locate.confidence import Calibration, fit
+from vgeo.locate.exported import ExportedIndex, export
 from vgeo.locate.index import (
     BATCH,
     DESCRIBING,
     DIM,
     ENOUGH,
+    LIGHT,
     RADIUS,
     SHORTLIST,
     SHRINKAGE,
@@ -271,19 +273,21 @@ def test_held_out_photos_are_not_answered_by_their_own_moment(
     held = index.held_out
     assert held.rows.tolist() == [*range(27)]
     label = names(index, range(27))
-    found = [names(index, rows) for rows in held.answers.predictions]
-    assert len(found) == 81  # the photos, a copy of each, and the copies with all photos
-    for matches in found[:27], found[27:54]:
+    found = [names(index, rows) for rows in held.apart.predictions]
+    assert len(found) == 54  # the photos, and a copy of each
+    for matches in found[:27], found[27:]:
         matches = dict(zip(label, matches))
         assert not any(name in rows for name, rows in matches.items())
         assert "a00" not in matches["000"] and "000" not in matches["a00"]
     photos = dict(zip(label, found[:27]))
     assert photos["b00"][0] == "c00" and photos["c00"][0] == "b00"
-    own = [name in rows for name, rows in zip(label, found[54:])]
-    assert sum(own) > 20 and np.median(held.answers.similarity[54:, 0][own]) > 0.5
-    light = held.answers.features[:, 3]
+    own = [name in names(index, rows) for name, rows in zip(label, held.near.predictions)]
+    assert len(own) == 27 and sum(own) > 20 and 0.5 < np.median(held.near.similarity[:, 0]) < 0.99
+    light = held.features[:, LIGHT]
     assert light[27:54].max() > 1 > 0.4 > light[:27].max()  # some copies are dark
-    away = index.xy[held.answers.predictions[:, 0]] - np.tile(held.xy, (3, 1))
+    np.testing.assert_array_equal(light[54:], light[27:54])
+    answers = np.concatenate([held.apart.predictions[:, 0], held.near.predictions[:, 0]])
+    away = index.xy[answers] - np.tile(held.xy, (3, 1))
     np.testing.assert_array_equal(held.right, np.hypot(*away.T) <= RADIUS)
     np.testing.assert_array_equal(held.xy, index.xy[held.rows])
     assert held.right.sum() >= 2
@@ -303,7 +307,10 @@ def test_the_confidence_is_fitted_to_enough_held_out_photos(tmp_path, make_photo
     held, (calibration, words) = index.held_out, index.calibrate()
     photos = held.right[: 3 * ENOUGH]
     assert photos.sum() == 2 * ENOUGH and (~photos).sum() == ENOUGH
-    assert calibration == fit(held.answers.features, held.right)
+    features = held.features
+    if fit(features, held.right).weights[LIGHT] > 0:
+        features[:, LIGHT] = 0
+    assert calibration == fit(features, held.right)
     # A square's own photos have no say in their confidence: changing their outcome changes nothing.
     inside = (held.xy[:, 0] // 500) == (held.xy[0, 0] // 500)
     assert 0 < inside.sum() < len(inside)
@@ -339,9 +346,35 @@ def test_the_confidence_of_few_photos_is_doubtful(tmp_path, make_street, model):
     index = Index(read_photos(make_street(tmp_path / "street", range(3))), model, 64)
     held, (calibration, words) = index.held_out, index.calibrate()
     assert not held.right[:6].any()  # each photo is of another place
-    assert "0 right and 6 wrong answers are few" in words and "doubtful" in words
-    copies = calibration(held.answers.features)
+    assert "doubtful: only 0 answers were right" in words
+    assert held.apart.predictions.shape == (6, 2) and held.near.predictions.shape == (3, 3)
+    assert calibration.weights[LIGHT] <= 0
+    copies = calibration(held.features)
     assert copies[6:][held.right[6:]].min() > copies[:6].max()
+
+
+def test_other_light_never_makes_an_answer_surer(tmp_path, make_street, model, monkeypatch):
+    index = Index(read_photos(make_street(tmp_path / "street", range(6))), model, 64)
+    held, random = index.held_out, np.random.default_rng(0)
+    for sign in (1, -1):  # right answers are of other light, or of the same
+        light = sign * (held.right - 0.5) + random.normal(0, 0.2, len(held.right))
+        features = np.column_stack([held.features[:, :LIGHT], light])
+        assert fit(features, held.right).weights[LIGHT] * sign > 0.1
+        monkeypatch.setattr(type(held), "features", features)
+        calibration = Calibration.of(index._fitted()[0])
+        assert calibration.weights[LIGHT] == 0 if sign == 1 else calibration.weights[LIGHT] < -0.1
+
+
+def test_photos_of_one_place_tell_no_wrong_answer(tmp_path, make_photos, model):
+    places = [(LAT, LON + metres / 88_124) for metres in (0, 5, 10)]
+    options = {"kind": "exif", "headings": math.nan, "months": 201901, "size": (40, 32)}
+    make_photos(tmp_path / "near", places, [0, 1, 2], **options)
+    calibration, words = Index(read_photos(tmp_path / "near"), model, 64).calibrate()
+    assert calibration is None and "all answered within 25 m" in words
+    spot = [(LAT, LON + metres / 88_124) for metres in (0, 1.5)]
+    make_photos(tmp_path / "spot", spot, [0, 1], **options)
+    calibration, words = Index(read_photos(tmp_path / "spot"), model, 64).calibrate()
+    assert calibration is None and "more than 2 m apart or of different months" in words
 
 
 def test_an_index_of_one_photo(tmp_path, make_street, model):
@@ -350,7 +383,9 @@ def test_an_index_of_one_photo(tmp_path, make_street, model):
     answers = index.locate(index.photos.paths)
     assert answers.predictions.tolist() == [[0]] and np.isfinite(answers.features).all()
     calibration, words = index.calibrate()
-    assert calibration is None and "no confidence" in words and "more than one place" in words
+    assert calibration is None and "no confidence" in words
+    export(index, tmp_path / "one.vgeo", "resnet18 64 px")
+    assert ExportedIndex(tmp_path / "one.vgeo", model, 64).calibrate() == (None, words)
 
 
 def test_own_weights_bring_their_image_size(tmp_path, make_street, model):

@@ -103,6 +103,10 @@ def test_the_command_names_the_model(tmp_path, make_street, capsys):
     first = capsys.readouterr().out.splitlines()[0]
     assert "index of 3 photos, efficientnet_lite0 224 px, 2 numbers a photo" in first
     assert "3 newly described" in first
+    one = make_street(tmp_path / "one", range(1))  # nothing to fit the confidence to
+    main(["locate", str(one), str(photos / "001.jpg"), "--out", str(tmp_path / "alone")])
+    second, answer = capsys.readouterr().out.splitlines()[1:3]
+    assert "no confidence" in second and "within 25 m: unknown  000.jpg" in answer
 
 
 def test_one_model_and_consent_come_before_photos(tmp_path, refused, monkeypatch):

@@ -46,6 +46,7 @@ SIZE = 224  # pixels, both sides of the images that the default model takes
 DIM = 512  # numbers in a whitened descriptor, at most
 SHRINKAGE = 1.0  # of the whitening
 SHORTLIST = 20  # photos, the nearest by descriptor, whose points are compared
+LIGHT = 3  # which of the features says how far a query's brightness is from the index's
 SHOWN = 5  # matches that are shown, and that the third feature looks at
 SAME_PLACE = 2.0  # metres: photos of one month that are so near each other show one moment
 POOLED = 3  # layers of a head that ends with the pooling
@@ -95,22 +96,29 @@ class HeldOut:
     Each is used three times, and all P of each kind follow each other. First come the photos, then
     changed copies of them (see `vgeo.locate.copies`), both without the photos of their own moment:
     queries of places that the index shows from a little farther off. Last come the copies with all
-    photos of the index: queries from where one of its photos was taken.
+    photos of the index, which also holds what they are copies of: queries from the same spot.
 
     Attributes
     ----------
     rows : int64 (P,), the photos' rows in the index.
-    answers : the answers of the 3 P queries.
+    apart : the answers of the 2 P queries without the photos of their moment.
+    near : the answers of the P copies with all photos.
     right : bool (3 P,), whether the answer is within RADIUS of the photo.
     nearest : float64 (P,), metres to the nearest photo of another moment.
     xy : float64 (P, 2), where the photos were taken: UTM east and north, metres.
     """
 
     rows: np.ndarray
-    answers: Answers
+    apart: Answers
+    near: Answers
     right: np.ndarray
     nearest: np.ndarray
     xy: np.ndarray
+
+    @property
+    def features(self) -> np.ndarray:
+        """The features of all answers, float64 (3 P, 4), see `Answers`."""
+        return np.concatenate([self.apart.features, self.near.features])
 
     def confidence(self, side: float = 100.0) -> np.ndarray:
         """The confidence of each answer, float64 (3 P,), 0 to 1.
@@ -118,7 +126,7 @@ class HeldOut:
         It comes from a fit to the photos outside the photo's own square of `side` metres.
         """
         squares = np.unique(self.xy // side, axis=0, return_inverse=True)[1].ravel()
-        return cross_fitted(self.answers.features, self.right, np.tile(squares, 3))
+        return cross_fitted(self.features, self.right, np.tile(squares, 3))
 
 
 class Index:
@@ -361,16 +369,16 @@ class Index:
         metres, rows = tree.query(self.xy[chosen], most_barred + 1)
         neighbours = zip(metres, rows, barred, strict=True)
         nearest = np.array([far[~np.isin(near, out)][0] for far, near, out in neighbours])
-        xy, none = self.xy[chosen], [np.empty(0, int)] * len(chosen)
-        answers = self._answers(keys + copies * 2, barred * 2 + none)
-        right = np.linalg.norm(answers.xy - np.tile(xy, (3, 1)), axis=1) <= RADIUS
-        return HeldOut(chosen, answers, right, nearest, xy)
+        apart, near = self._answers(keys + copies, barred * 2), self._answers(copies)
+        xy = self.xy[chosen]
+        away = np.concatenate([apart.xy, near.xy]) - np.tile(xy, (3, 1))
+        return HeldOut(chosen, apart, near, np.linalg.norm(away, axis=1) <= RADIUS, nearest, xy)
 
     def calibrate(self) -> tuple[Calibration | None, str]:
         """The Calibration for this index's answers, and sentences that say what it was fitted to.
 
-        It is fitted to the held-out photos and their copies; None where there are none. What was
-        fitted is kept beside the descriptions.
+        It is fitted to the held-out photos and their copies; None where there are none, or where no
+        answer is wrong. What was fitted is kept beside the descriptions.
         """
         month = self.photos.table["month"].to_numpy()
         made_of: list[Any] = [self.keys, self.xy.tolist(), month.tolist(), self.shortlist]
@@ -385,10 +393,15 @@ class Index:
         held = self.held_out
         if held is None:
             return None, (
-                "There is no confidence. It needs photos of more than one place, or of more than "
-                "one month."
+                "There is no confidence. It needs photos that are more than "
+                f"{SAME_PLACE:g} m apart or of different months."
             )
-        apart = held.right[: 2 * len(held.rows)]  # from the photos of the query's moment
+        if held.right.all():
+            return None, (
+                "There is no confidence. Your photos and copies of them, used as queries, were all "
+                f"answered within {RADIUS:g} m: nothing tells what a wrong answer looks like."
+            )
+        apart = held.right[: 2 * len(held.rows)]
         hits, wrong = int(apart.sum()), int((~apart).sum())
         words = (
             f"The confidence was fitted to {len(held.rows)} of your photos and a copy of each, "
@@ -399,10 +412,15 @@ class Index:
             "copy was also used with all photos in the index."
         )
         if min(hits, wrong) < ENOUGH:
-            words += (
-                f" {hits} right and {wrong} wrong answers are few, so the confidence is doubtful."
-            )
-        return asdict(fit(held.answers.features, held.right)), words
+            number, kind = (hits, "right") if hits < wrong else (wrong, "wrong")
+            words += f" The confidence is doubtful: only {number} answers were {kind}."
+        features = held.features
+        found = fit(features, held.right)
+        if found.weights[LIGHT] > 0:
+            # The near copies are right and all changed. Other light never makes an answer surer.
+            features[:, LIGHT] = 0
+            found = fit(features, held.right)
+        return asdict(found), words
 
     def degrees(self, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Latitude and longitude, degrees, (Q,) each, of UTM metres (Q, 2) in the index's zone.
