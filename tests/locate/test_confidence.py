@@ -102,7 +102,7 @@ def test_a_cross_fit_copes_with_a_fold_of_one_kind(refused):
 def test_scores_by_hand():
     right = np.array([True, False, True, True])
     row = scores([1, 0, 1, 1], right)
-    assert row["Brier"] == 0 and row["calibration error"] == 0 and row["photos"] == 4
+    assert row["Brier"] == 0 and row["calibration error"] == 0 and row["count"] == 4
     assert row["within 25 m, %"] == row["mean confidence, %"] == 75
     assert row["Brier of the constant share"] == 0.75 * 0.25 == scores([0.75] * 4, right)["Brier"]
     assert scores([0.5] * 4, right)["Brier"] == 0.25

@@ -240,7 +240,7 @@ def scores(probability, right) -> dict[str, float]:
     probability, right = np.asarray(probability, float), np.asarray(right, bool)
     share = float(right.mean())
     return {
-        "photos": len(right),
+        "count": len(right),
         "within 25 m, %": 100 * share,
         "mean confidence, %": 100 * float(probability.mean()),
         "Brier": float(brier_score_loss(right, probability)),
