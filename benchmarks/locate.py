@@ -278,7 +278,10 @@ def test(name, describer, database, queries, other):
     index = Index(database, *describer)
     calibrations = ways(index, other)
     (answers, right), known = ask(index, queries), index.held_out.right
-    constant = {"constant, the share of the known answers": known, "constant, the queries' own share": right}
+    constant = {
+        "constant, the share of the known answers": known,
+        "constant, the queries' own share": right,
+    }
     found = {way: calibration(answers.features) for way, calibration in calibrations.items()}
     found |= {way: np.full(len(right), of.mean()) for way, of in constant.items()}
     rows = [
