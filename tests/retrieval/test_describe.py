@@ -82,6 +82,22 @@ def test_descriptors_from_the_stored_trunk(model, photos, tmp_path, how):
     np.testing.assert_array_equal(batch.numpy(), maps[2:4])
 
 
+def test_bfloat16_in_the_convolutions_alone(model, photos, tmp_path):
+    whole, rough = (describe(model, photos, 48, precision=name) for name in ("float32", "bf16"))
+    store_trunk(model, photos, tmp_path / "trunk.npy", 48, precision="bf16")
+    maps = np.load(tmp_path / "trunk.npy")
+    stored = describe_stored(model, maps, precision="bf16")
+    assert rough.dtype == stored.dtype == np.float32
+    for found in (rough, stored):
+        off = np.linalg.norm(found - whole, axis=1)
+        assert (off > 1e-4).all() and (off < 0.05).all()
+        # a head in bfloat16 would leave norms that are off by some 1/256
+        np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+    # the trunk's maps are bfloat16's values, the upper stages have made other ones of them
+    assert (torch.from_numpy(maps).bfloat16().half().numpy() == maps).mean() > 0.999
+    assert not np.array_equal(stored, describe_stored(model, maps))
+
+
 def test_the_model_is_left_as_it_was(model, photos, tmp_path):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for mode in (True, False):

@@ -14,6 +14,7 @@ from vgeo.models.weights import load_weights
 from vgeo.models.xfeat import describe_points, open_xfeat, shared_points
 from vgeo.photos.images import load_image
 from vgeo.retrieval import fuse
+from vgeo.study import descriptions
 from vgeo.study.evaluation import points_side
 from vgeo.study.rows import TABLES, Evaluation, Fusion
 
@@ -43,10 +44,17 @@ def described_alone(weights, folder, brightness=1.0, scales=(1.0,)):
     return names, np.stack(rows).reshape(len(scales), len(names), -1)
 
 
+@pytest.fixture
+def in_float32(monkeypatch):
+    """Photos are described as brute force does it, also where the hardware has bfloat16."""
+    monkeypatch.setattr(descriptions, "precision", lambda: "float32")
+
+
 def place_of(name):
     return [float(part) for part in name.split("@")[1:3]]
 
 
+@pytest.mark.usefixtures("in_float32")
 @pytest.mark.parametrize("brightness", [0.31, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_search_against_brute_force(study, photos, brightness):
     tiny, ranks = study(), set()
@@ -72,6 +80,7 @@ def test_search_against_brute_force(study, photos, brightness):
     assert len(ranks) > 1  # there are right and wrong predictions
 
 
+@pytest.mark.usefixtures("in_float32")
 @pytest.mark.parametrize("store", [0, pytest.param(64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "method, side",

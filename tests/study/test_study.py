@@ -13,6 +13,7 @@ from vgeo.errors import VgeoError
 from vgeo.models import network
 from vgeo.photos import layout
 from vgeo.report.original import logged, printed
+from vgeo.retrieval.describe import describe
 from vgeo.study import costs, descriptions, folders, profiles
 from vgeo.study.profiles import PROFILES, ClassSizes, Profile, Training, profile
 from vgeo.study.rows import (
@@ -89,6 +90,22 @@ def test_a_model_is_folded_once_for_all_photos(study, monkeypatch, store):
     assert len(copies) == 1
     tiny.descriptions.validate(tiny.load(start))
     assert len(copies) == 2
+
+
+@pytest.mark.parametrize("store", [0, 64])
+def test_photos_are_described_in_the_hardware_s_precision(study, monkeypatch, store):
+    tiny = study(store_trunk=store)
+    start, photos = tiny.start("resnet18"), tiny.data.night
+    expected = {
+        name: describe(tiny.load(start), photos.paths, 32, precision=name)
+        for name in ("float32", "bf16")
+    }
+    apart = np.linalg.norm(expected["bf16"] - expected["float32"], axis=1).min()
+    for name, whole in expected.items():
+        monkeypatch.setattr(descriptions, "precision", lambda name=name: name)
+        found = tiny.describe(start, photos)
+        assert np.linalg.norm(found - whole, axis=1).max() < apart / 4
+        assert tiny.descriptions.validation()["val_precision"] == name
 
 
 def test_a_run_has_a_folder_of_its_own(tmp_path):

@@ -11,6 +11,7 @@ import torch
 from sklearn.linear_model import RidgeClassifier
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
+from vgeo.device import precision
 from vgeo.models.geowarp import IDENTITY, symmetric
 from vgeo.models.network import build, freeze, normalise
 from vgeo.photos.images import load_batches, load_image
@@ -285,9 +286,9 @@ def backbone_costs(study: "Study", names: Sequence[str], photos: int = 128) -> p
         trained = study.train(name)
         model, fresh = study.load(trained), build(trained.backbone)
         freeze(fresh)
-        describe(model, paths[:16], size)  # warms up
+        describe(model, paths[:16], size, precision=precision())  # warms up
         began = time.perf_counter()
-        describe(model, paths, size)
+        describe(model, paths, size, precision=precision())
         speed = len(paths) / (time.perf_counter() - began)
         sizes = [parameter.numel() for parameter in fresh.parameters()]
         learned = [p.numel() for p in fresh.parameters() if p.requires_grad]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vgeo.bars import bar
-from vgeo.device import WHOLE, Share, gathered, share
+from vgeo.device import WHOLE, Share, autocast, gathered, share
 from vgeo.models.network import GeoModel, folded, normalise
 from vgeo.photos.images import load_batches
 
@@ -25,6 +25,7 @@ def describe(
     brightness: float = 1.0,
     batch_size: int | None = None,
     progress: str | None = None,
+    precision: str = "float32",
 ) -> np.ndarray:
     """Descriptors of image files, float32 (N, D), in their order.
 
@@ -38,6 +39,7 @@ def describe(
     brightness : multiplies the pixel values, 0 to 255, before they are normalised.
     batch_size : images that go through the network together, None for the fastest number.
     progress : words before a progress bar; None for no bar.
+    precision : of the convolutions, "float32" or "bf16". A GeoModel's head runs in float32.
 
     Raises
     ------
@@ -45,7 +47,7 @@ def describe(
     """
     all_rows, process = np.empty((0, 0), np.float32), share()
     mine: list[int] = []
-    how = size, scale, brightness, batch_size, progress, process
+    how = size, scale, brightness, batch_size, progress, precision, process
     model = folded(model)
     for rows, descriptors in _outputs(model, model, paths, *how):
         if not mine:
@@ -70,13 +72,14 @@ def store_trunk(
     brightness: float = 1.0,
     batch_size: int | None = None,
     progress: str | None = None,
+    precision: str = "float32",
 ) -> None:
     """Writes the trunk's output for image files to `path`, a .npy of float16 (N, C, h, w).
 
     The other parameters are as in `describe`.
     """
     stored, model = None, folded(model)
-    how = size, scale, brightness, batch_size, progress
+    how = size, scale, brightness, batch_size, progress, precision
     for rows, maps in _outputs(model, model.trunk, paths, *how):
         if stored is None:
             shape = (len(paths), *maps.shape[1:])
@@ -87,13 +90,19 @@ def store_trunk(
 
 
 @torch.inference_mode()
-def describe_stored(model: GeoModel, maps: np.ndarray, batch_size: int = 64) -> np.ndarray:
-    """Descriptors, float32 (N, D), from the output of `store_trunk`, float16 (N, C, h, w)."""
+def describe_stored(
+    model: GeoModel, maps: np.ndarray, batch_size: int = 64, precision: str = "float32"
+) -> np.ndarray:
+    """Descriptors, float32 (N, D), from the output of `store_trunk`, float16 (N, C, h, w).
+
+    `precision` is as in `describe`.
+    """
     batches = (maps[first : first + batch_size] for first in range(0, len(maps), batch_size))
     model, device = folded(model), next(model.parameters()).device
-    return np.concatenate(
-        [model.head(model.upper(stored_batch(b, device))).cpu().numpy() for b in batches]
-    )
+    with autocast(device, precision):
+        return np.concatenate(
+            [model.head(model.upper(stored_batch(b, device))).cpu().numpy() for b in batches]
+        )
 
 
 def stored_batch(maps: np.ndarray, device: torch.device) -> Tensor:
@@ -129,6 +138,7 @@ def _outputs(
     brightness: float,
     batch_size: int | None,
     progress: str | None,
+    precision: str,
     process: Share = WHOLE,
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
     """Yields int64 (B,), rows of `paths`, and function(images) for each batch of images."""
@@ -139,5 +149,7 @@ def _outputs(
     with bar(progress, total, "images") as counter:
         for rows, images in batches:
             images = normalise(darken(images.to(device), brightness))
-            yield rows, function(images.contiguous(memory_format=torch.channels_last))
+            with autocast(device, precision):
+                outputs = function(images.contiguous(memory_format=torch.channels_last))
+            yield rows, outputs
             counter.update(len(rows))

@@ -85,9 +85,12 @@ def measure_costs(evaluations: Evaluations, cache: Cache) -> dict[str, float]:
             found, far = describe_points(paths, side), np.zeros(first.shape, np.float32)
             point_scores(found, known, places.reshape(first.shape), far)
 
-        describe(model, paths, size)  # warms up
-        plain = _seconds(lambda: describe(model, paths, size))
-        dark = _seconds(lambda: describe(model, paths, size, brightness=NIGHT_BRIGHTNESS))
+        def described(brightness: float = 1.0) -> np.ndarray:
+            return describe(model, paths, size, brightness=brightness, precision=precision())
+
+        described()  # warms up
+        plain = _seconds(described)
+        dark = _seconds(lambda: described(NIGHT_BRIGHTNESS))
         searched = _seconds(lambda: search(database, database[: len(paths)], k))
         answered = plain + searched
         ratios["GeoWarp testing"] = (answered + _seconds(compare)) / answered

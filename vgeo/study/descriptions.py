@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vgeo.device import device
+from vgeo.device import device, precision
 from vgeo.models.network import GeoModel, build, folded, trunk_hash
 from vgeo.models.weights import load_weights, weights_hash
 from vgeo.photos.tables import Photos
@@ -53,6 +53,7 @@ class Descriptions:
             "scale": scale,
             "brightness": brightness,
             "stored": self.profile.stores_trunk,
+            "precision": precision(),
         }
         label = (
             f"describe {self.data.label(photos)} {recipe['weights'][:6]}{words(scale, brightness)}"
@@ -75,21 +76,25 @@ class Descriptions:
         size, paths = self.profile.test_size, photos.paths
         name = f"{self.data.label(photos)}{words(scale, brightness)}"
         if size is None or not self.profile.stores_trunk:
-            return describe(model, paths, size, scale, brightness, progress=f"describe {name}")
+            how = size, scale, brightness, None, f"describe {name}", precision()
+            return describe(model, paths, *how)
         recipe = {
             "trunk": ready.trunk,
             "images": photos.fingerprint,
             "size": size,
             "scale": scale,
             "brightness": brightness,
+            "precision": precision(),
         }
         label = f"trunk {name} {model.backbone_name}"
 
         def make(folder: Path) -> None:
-            store_trunk(model, paths, folder / "trunk.npy", size, scale, brightness, progress=label)
+            how = size, scale, brightness, None, label, precision()
+            store_trunk(model, paths, folder / "trunk.npy", *how)
 
         folder = self.cache.step("trunks", label, recipe, make, CODE)
-        return describe_stored(model, np.load(folder / "trunk.npy", mmap_mode="r"))
+        maps = np.load(folder / "trunk.npy", mmap_mode="r")
+        return describe_stored(model, maps, precision=precision())
 
     def validate(self, model: GeoModel) -> float:
         """R@1 in percent of a model on the validation streets."""
@@ -103,6 +108,7 @@ class Descriptions:
         return {
             "val": [val.queries.fingerprint, val.database.fingerprint],
             "val_size": self.profile.test_size,
+            "val_precision": precision(),
             "radius": self.profile.testing.radius,
         }
 
