@@ -4,6 +4,7 @@ import json
 import shutil
 
 import machines
+import numpy as np
 import pandas as pd
 import pytest
 from report.report_case import CITY
@@ -113,7 +114,7 @@ def test_one_seed_is_beside_the_spread_of_all(both):
     ledger = pd.read_csv(CITY / "claims.csv")
     of_first = ledger.loc[ledger["claim"].str.startswith("Table 1:"), "spread"]
     found = table.loc[0, "largest spread of an effect over seeds"]
-    assert found == pytest.approx(of_first.max(), abs=0.0051) and found > 0
+    assert found == pytest.approx(np.round(of_first.max(), 2)) and found > 0
     assert runs["seeds"].tolist() == [1, 1]
 
 
